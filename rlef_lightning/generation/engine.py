@@ -1,0 +1,68 @@
+"""prompt ids -> Engine -> Completion: the seam between rollouts and whatever samples tokens.
+
+Token ids go in and token ids come out; an engine knows no text, no chat template and no problem.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rlef_lightning.types import Completion, Sampling
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(Protocol):
+    """Samples responses with the weights that were synced last.
+
+    One owner drives it from one event loop: `submit` requests, `step` until they are answered.
+    """
+
+    @property
+    def policy_version(self) -> int:
+        """Number of weight syncs so far; 0 before the first."""
+        ...
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Longest prompt plus response, in tokens."""
+        ...
+
+    def start(self, model_folder: str, stop_token_ids: Sequence[int]) -> None:
+        """Load what is needed to sample; a second call does nothing.
+
+        Args:
+            model_folder: Hugging Face folder that gives the architecture; weights come by `sync_weights`.
+            stop_token_ids: Ids that end a response.
+
+        Raises:
+            EngineError: the engine cannot start, with the reason.
+        """
+        ...
+
+    def submit(self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int) -> asyncio.Future[Completion]:
+        """Queue one request; the future resolves in a later `step`. The same seed draws the same tokens."""
+        ...
+
+    def step(self) -> None:
+        """Run one iteration of the batch, resolving the futures of the requests that finished."""
+        ...
+
+    def abort(self) -> None:
+        """Forget every queued request."""
+        ...
+
+    def sync_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Replace all weights, named as in the Hugging Face checkpoint, and drop every cached prefix."""
+        ...
+
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural-log probability of each token after the first, given those before it; nothing is sampled."""
+        ...
+
+    def close(self) -> None:
+        """Free what `start` took; safe to call twice."""
+        ...

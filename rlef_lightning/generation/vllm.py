@@ -1,0 +1,227 @@
+"""Engine protocol -> vLLM, in the training process, on CPU and GPU alike.
+
+Weights always come from the trainer, never from disk, so there is one source of truth. This file
+alone imports vllm; it does not tokenise and does not know what a turn is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlef_lightning.errors import EngineError
+from rlef_lightning.types import Completion, Sampling
+
+if TYPE_CHECKING:
+    import torch
+    from vllm import LLM, SamplingParams
+
+_ENVIRONMENT = {
+    # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Left bound, vLLM would keep torch's threads off all cores but its own, and training would crawl.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class VLLMEngine:
+    """vLLM inside the training process.
+
+    Args:
+        dtype: Number format of the engine's weights and cache. float32 agrees with a float32 trainer to 1e-6.
+        max_context_tokens: Longest prompt plus response, in tokens; longer dialogues end.
+        max_sequences: Most sequences in one batch of the engine.
+        cpu_cache_gib: Memory of the key-value cache on a CPU, in GiB.
+        gpu_memory_utilization: Share of a GPU's memory that the engine may take, cache included.
+        enforce_eager: True: no compilation and no CUDA graphs; starts faster, samples slower on a GPU.
+        extra: Further arguments of `vllm.LLM`, passed on as they are.
+    """
+
+    def __init__(
+        self,
+        dtype: DType = "bfloat16",
+        max_context_tokens: int = 4096,
+        max_sequences: int = 256,
+        cpu_cache_gib: int = 1,
+        gpu_memory_utilization: float = 0.5,
+        enforce_eager: bool = False,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        self.dtype = dtype
+        self.max_sequences = max_sequences
+        self.cpu_cache_gib = cpu_cache_gib
+        self.gpu_memory_utilization = gpu_memory_utilization
+        self.enforce_eager = enforce_eager
+        self.extra = dict(extra or {})
+        self._max_context_tokens = max_context_tokens
+        self._policy_version = 0
+        self._requests = 0
+        self._waiting: dict[str, asyncio.Future[Completion]] = {}
+        self._llm: LLM | None = None
+        self._stop_token_ids: list[int] = []
+
+    @property
+    def policy_version(self) -> int:
+        """Number of weight syncs so far; 0 before the first."""
+        return self._policy_version
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Longest prompt plus response, in tokens."""
+        return self._max_context_tokens
+
+    def start(self, model_folder: str, stop_token_ids: Sequence[int]) -> None:
+        """Build the engine with unset weights; they come by `sync_weights`.
+
+        Raises:
+            EngineError: vLLM is missing or refuses the model or the settings; its own reason is quoted.
+        """
+        if self._llm is not None:
+            return
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(self.cpu_cache_gib))
+        self._stop_token_ids = list(stop_token_ids)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise EngineError(
+                f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu' (`make setup` does it)"
+            ) from error
+        try:
+            self._llm = LLM(model_folder, **self._arguments())
+        except Exception as error:
+            raise EngineError(
+                f"vLLM could not start on {model_folder!r} with dtype={self.dtype}, "
+                f"max_context_tokens={self._max_context_tokens}, max_sequences={self.max_sequences}: {error}. "
+                "Change data.engine.init_args, or the memory left to the engine"
+            ) from error
+
+    def _arguments(self) -> dict[str, Any]:
+        import torch
+
+        arguments: dict[str, Any] = {
+            "dtype": self.dtype,
+            "max_model_len": self._max_context_tokens,
+            "max_num_seqs": self.max_sequences,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "enforce_eager": self.enforce_eager,
+            "load_format": "dummy",
+            "skip_tokenizer_init": True,
+            # What the sampler really drew from, temperature and top-p included (the behaviour policy).
+            "logprobs_mode": "processed_logprobs",
+            "disable_log_stats": True,
+            "seed": 0,
+        }
+        if not torch.cuda.is_available():
+            # On a CPU a chunked prefill rewinds a seeded generator, which CPU generators cannot do; and
+            # tied output layers keep their old packed weights after a sync, so they are untied there.
+            arguments["enable_chunked_prefill"] = False
+            arguments["max_num_batched_tokens"] = max(8192, self._max_context_tokens)
+            arguments["hf_overrides"] = {"tie_word_embeddings": False}
+        return arguments | self.extra
+
+    def submit(self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int) -> asyncio.Future[Completion]:
+        """Queue one request; the future resolves in a later `step`."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=min(sampling.max_response_tokens, self._max_context_tokens - len(prompt_token_ids)),
+            seed=seed,
+            logprobs=0,
+            stop_token_ids=self._stop_token_ids,
+            detokenize=False,
+        )
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._waiting[self._add(prompt_token_ids, parameters)] = future
+        return future
+
+    def _add(self, token_ids: Sequence[int], parameters: SamplingParams) -> str:
+        name = str(self._requests)
+        self._requests += 1
+        try:
+            self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, parameters)
+        except ValueError as error:
+            raise EngineError(f"vLLM refused a prompt of {len(token_ids)} tokens: {error}") from error
+        return name
+
+    @property
+    def _engine(self) -> Any:
+        if self._llm is None:
+            raise EngineError("the engine has not been started: call start() first")
+        return self._llm.llm_engine
+
+    def step(self) -> None:
+        """Run one iteration of the batch."""
+        try:
+            outputs = self._engine.step()
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"vLLM failed in a step with {len(self._waiting)} requests: {error}") from error
+        for output in outputs:
+            if output.finished:
+                self._finish(output)
+
+    def _finish(self, output: Any) -> None:
+        future = self._waiting.pop(output.request_id, None)
+        if future is None or future.done():
+            return
+        result = output.outputs[0]
+        ids = tuple(result.token_ids)
+        logprobs = tuple(entry[token].logprob for token, entry in zip(ids, result.logprobs, strict=True))
+        future.set_result(
+            Completion(
+                token_ids=ids,
+                logprobs=logprobs,
+                finish_reason=str(result.finish_reason),
+                policy_version=self._policy_version,
+            )
+        )
+
+    def abort(self) -> None:
+        """Forget every queued request."""
+        if self._waiting:
+            self._engine.abort_request(list(self._waiting))
+        self._waiting.clear()
+
+    def sync_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Replace all weights by vLLM's own reload, tensor after tensor, and drop every cached prefix."""
+        if self._waiting:
+            raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
+        assert self._llm is not None or self._engine
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        except Exception as error:
+            raise EngineError(f"vLLM refused the trainer's weights: {error}") from error
+        self._llm.reset_prefix_cache()
+        self._policy_version += 1
+
+    def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probabilities of given tokens by the engine's present weights."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        names = [self._add(ids, parameters) for ids in sequences]
+        done: dict[str, list[float]] = {}
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                pairs = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
+                done[output.request_id] = [entry[token].logprob for token, entry in pairs]
+        return [done[name] for name in names]
+
+    def close(self) -> None:
+        """Free the engine's memory."""
+        self._waiting.clear()
+        self._llm = None

@@ -1,0 +1,175 @@
+"""Model folder -> policy, reference and value network, and what they say of a pack of tokens.
+
+The output layer is never applied to a whole pack here: `hidden_states` ends before it, and the caller
+turns the places it needs into log-probabilities. Trains nothing, scores nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+from rlef_lightning.errors import CheckpointError
+from rlef_lightning.models.attention import IMPLEMENTATION, packed_arguments
+
+Result = TypeVar("Result")
+
+HEAD_SCALE = 0.1
+"""Size of a fresh value network's first guesses: within reach of the value clip of 0.2."""
+
+
+class PackedTokens(Protocol):
+    """The token layout of a pack: T tokens of N sequences, M turns, R response tokens."""
+
+    @property
+    def token_ids(self) -> Tensor:
+        """[T] int64."""
+
+    @property
+    def position_ids(self) -> Tensor:
+        """[T] int64, from 0 in each sequence."""
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        """[N + 1] int32, from 0 to T."""
+
+    @property
+    def max_seqlen(self) -> int:
+        """Tokens of the longest sequence."""
+
+    @property
+    def response_index(self) -> Tensor:
+        """[R] int64: the places whose hidden states predict the response tokens."""
+
+    @property
+    def value_index(self) -> Tensor:
+        """[M] int64: the last prompt token of each turn."""
+
+
+def hidden_states(model: PreTrainedModel, packed: PackedTokens) -> Tensor:
+    """The backbone's last hidden states, after its final norm and before the output layer: [T, H].
+
+    `model` is a causal language model or its backbone, loaded by this file.
+    """
+    output = model.base_model(
+        input_ids=packed.token_ids[None],
+        position_ids=packed.position_ids[None],
+        use_cache=False,
+        **packed_arguments(packed.cu_seqlens, packed.max_seqlen),
+    )
+    return output.last_hidden_state[0]
+
+
+class PolicyNetwork(nn.Module):
+    """A causal language model whose output layer is used inside its own forward pass.
+
+    Sharding strategies gather a module's weights for the length of its forward call; a caller that
+    reached for the output layer afterwards would find a shard.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, packed: PackedTokens, head: Callable[[Tensor, Tensor], Result]) -> Result:
+        """`head(hidden [R, H], lm_head_weight [V, H])` at the places that predict response tokens."""
+        hidden = hidden_states(self.model, packed)[packed.response_index]
+        return head(hidden, self.model.get_output_embeddings().weight)
+
+
+class ValueNetwork(nn.Module):
+    """The backbone of a language model with a linear map to one number (RLEF, sec. 2.2)."""
+
+    def __init__(self, backbone: PreTrainedModel, seed: int) -> None:
+        """The head's weights are normal with std 0.1 / sqrt(H), from `seed`; its bias is 0.
+
+        Hidden states after the final norm are about sqrt(H) long, so first values are about 0.1.
+        """
+        super().__init__()
+        self.backbone = backbone
+        size = backbone.config.hidden_size
+        weight = backbone.get_input_embeddings().weight
+        self.head = nn.Linear(size, 1, device=weight.device, dtype=weight.dtype)
+        self.reset_head(seed)
+
+    @torch.no_grad()
+    def reset_head(self, seed: int) -> None:
+        """Draw the head anew; the same seed gives the same head on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        size = self.head.in_features
+        drawn = torch.randn(1, size, generator=generator) * (HEAD_SCALE / size**0.5)
+        self.head.weight.copy_(drawn)
+        self.head.bias.zero_()
+
+    def forward(self, packed: PackedTokens) -> Tensor:
+        """V at the last prompt token of each turn: [M] float32, in units of reward."""
+        hidden = hidden_states(self.backbone, packed)[packed.value_index]
+        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
+
+
+def load_policy(
+    path: str | Path, dtype: torch.dtype = torch.float32, setting: str = "model.path"
+) -> PreTrainedModel:
+    """The causal language model in a Hugging Face folder, with packed attention; local files only.
+
+    Raises CheckpointError, naming the folder and `setting`, when it is missing, unreadable or
+    incomplete.
+    """
+    return _load(AutoModelForCausalLM, path, dtype, setting)
+
+
+def load_reference(
+    path: str | Path, dtype: torch.dtype = torch.float32, setting: str = "model.path"
+) -> PreTrainedModel:
+    """The frozen initial policy: like `load_policy`, in evaluation mode and without gradients."""
+    return load_policy(path, dtype, setting).requires_grad_(False).eval()
+
+
+def load_value(
+    path: str | Path, dtype: torch.dtype = torch.float32, seed: int = 0, setting: str = "model.path"
+) -> ValueNetwork:
+    """A value network that starts from the language model in a folder, with a head drawn from `seed`.
+
+    Raises CheckpointError like `load_policy`.
+    """
+    return ValueNetwork(_load(AutoModel, path, dtype, setting), seed)
+
+
+def _load(kind: Any, path: str | Path, dtype: torch.dtype, setting: str) -> PreTrainedModel:
+    _check_folder(Path(path), setting)
+    try:
+        model, info = kind.from_pretrained(
+            str(path),
+            dtype=dtype,
+            attn_implementation=IMPLEMENTATION,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # transformers raises many kinds for a torn folder: OSError, ValueError, SafetensorError, ...
+        raise CheckpointError(f"cannot load a model from {path} (setting `{setting}`): {error}") from error
+    # transformers would fill these with random numbers and only log a warning.
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:5])
+        raise CheckpointError(f"the weights in {path} (setting `{setting}`) are incomplete: no {missing}")
+    model.config.use_cache = False
+    return model
+
+
+def _check_folder(path: Path, setting: str) -> None:
+    config = path / "config.json"
+    if not config.is_file():
+        raise CheckpointError(
+            f"{path} is not a model folder: it has no config.json; set `{setting}` to a Hugging Face "
+            "folder on this machine"
+        )
+    try:
+        json.loads(config.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{config} is not JSON ({error}); check the folder in `{setting}`") from error
