@@ -272,7 +272,7 @@ class TrainingSample:
         return sum(span.stop - span.start for span in self.spans)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How responses are drawn (RLEF, sec. 3 and 6)."""
 

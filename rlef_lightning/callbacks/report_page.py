@@ -137,8 +137,9 @@ def _overview(pairs: Sequence[Pair]) -> str:
         for i, pair in enumerate(pairs, start=1)
     ]
     return (
-        '<section><h2>Outcomes</h2><div class="scroll"><table><thead><tr><th scope="col">Problem</th>'
-        '<th scope="col">Before training</th><th scope="col">After training</th></tr></thead>'
+        '<section><h2>Outcomes</h2><div class="scroll" tabindex="0"><table>'
+        '<thead><tr><th scope="col">Problem</th><th scope="col">Before training</th>'
+        '<th scope="col">After training</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 

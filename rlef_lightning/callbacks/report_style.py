@@ -51,7 +51,7 @@ figcaption { color: #56606d; font-size: .875rem; padding-top: .5rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9375rem; }
 th, td { text-align: left; padding: .5rem .9rem; border-top: 1px solid var(--line); }
 thead th { border-top: 0; color: var(--faint); font-weight: 500; font-size: .8125rem; }
-tbody th { font-weight: 500; overflow-wrap: anywhere; }
+tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 8.5rem; }
 summary { cursor: pointer; }
 summary h3, summary h4, summary h5 { display: inline; }
 .problem { background: var(--card); border: 1px solid var(--line); border-radius: .75rem;
@@ -69,13 +69,14 @@ summary h3, summary h4, summary h5 { display: inline; }
 .turn > summary { padding: .5rem .8rem; }
 .turn > div { padding: .1rem .8rem .8rem; }
 .turn > summary h5 { margin-right: .5rem; }
-.badge { display: inline-block; border-radius: 1rem; padding: .05rem .6rem; font-size: .8125rem;
-  line-height: 1.5; background: var(--sunk); color: var(--faint); white-space: nowrap; }
+.badge { display: inline-block; border-radius: .75rem; padding: .05rem .6rem; font-size: .8125rem;
+  line-height: 1.5; background: var(--sunk); color: var(--faint); }
 .badge.good { background: var(--good-bg); color: var(--good); }
 .badge.bad { background: var(--bad-bg); color: var(--bad); }
 .badge.warn { background: var(--warn-bg); color: var(--warn); }
 .badges { display: flex; flex-wrap: wrap; gap: .35rem; list-style: none; margin: 0; padding: 0; }
-.quote { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0; unicode-bidi: isolate; }
+.quote { max-width: 80ch; white-space: pre-wrap; overflow-wrap: anywhere; margin: .4rem 0;
+  unicode-bidi: isolate; }
 pre { font: .8125rem/1.55 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   margin: .3rem 0; background: var(--sunk); border: 1px solid var(--line); border-radius: .45rem;
   padding: .65rem .8rem; tab-size: 4; unicode-bidi: isolate; }

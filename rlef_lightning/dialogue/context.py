@@ -40,9 +40,8 @@ class ChatFormat:
         self._system_prompt = system_prompt
         self._first = renderer.first(with_system=system_prompt is not None)
         self._next = renderer.next()
-        closing = renderer.closing_text()
-        self._inert = InertTokenizer(tokenizer, [*self._first.texts, *self._next.texts, closing])
-        self._end_id = self._find_end(closing)
+        self._inert = InertTokenizer(tokenizer, str(tokenizer.chat_template))
+        self._end_id = self._find_end(renderer.closing_text())
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:

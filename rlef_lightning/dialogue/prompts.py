@@ -38,7 +38,8 @@ REQUIRED_FIELDS: dict[str, frozenset[str]] = {
 """The fields without which a template would hide the task or the feedback altogether."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: jsonargparse reads the defaults of a settings class from an instance's __dict__.
+@dataclass(frozen=True, kw_only=True)
 class Prompts:
     """Templates of all that is said to the model, with the paper's content (RLEF, sec. 2.1 and app. C).
 

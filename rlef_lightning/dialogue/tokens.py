@@ -32,15 +32,15 @@ class Piece:
 class InertTokenizer:
     """A Hugging Face fast tokenizer that can be told which text may hold control tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template_texts: Iterable[str] = ()) -> None:
-        """`template_texts` are the template's own texts; the added tokens in them become control tokens."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template_source: str) -> None:
+        """Added tokens that are named in the chat template's source count as control tokens."""
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise ConfigError(
                 f"the tokenizer is a {type(tokenizer).__name__} without a fast backend (tokenizer.json); "
                 "contexts need one to keep special tokens inert"
             )
         self._tokenizer = tokenizer
-        self._control_ids = _control_ids(tokenizer, template_texts)
+        self._control_ids = _control_ids(tokenizer, template_source)
         self._plain = _plain_backend(tokenizer, self._control_ids)
 
     def encode(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
@@ -111,21 +111,19 @@ class InertTokenizer:
         return self._encode_plain(text[:middle]) + self._encode_plain(text[middle:])
 
 
-def _control_ids(tokenizer: PreTrainedTokenizerBase, template_texts: Iterable[str]) -> frozenset[int]:
-    """Special tokens, the end of sequence, and added tokens that the template uses (some are not flagged).
+def _control_ids(tokenizer: PreTrainedTokenizerBase, template_source: str) -> frozenset[int]:
+    """Special tokens, the end of sequence, and added tokens that the template names.
 
-    White space stays ordinary even where it is an added token, and so does the unknown token, which
-    plain text may rightly become.
+    The latter are not always flagged special ("<think>" of Qwen 3). Other added tokens are ordinary
+    vocabulary (tags and runs of white space of Gemma), and so is the unknown token, which plain text
+    may rightly become.
     """
     added: dict[int, Any] = tokenizer.added_tokens_decoder
-    texts = list(template_texts)
-    in_template = {
-        i for i, token in added.items() if token.content.strip() and any(token.content in t for t in texts)
-    }
+    named = {i for i, token in added.items() if token.content.strip() and token.content in template_source}
     special = {i for i, token in added.items() if token.special}
     ordinary = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
     eos = {tokenizer.eos_token_id} - {None}
-    return frozenset((special | in_template | eos) - ordinary)
+    return frozenset((special | named | eos) - ordinary)
 
 
 def _plain_backend(tokenizer: PreTrainedTokenizerBase, control_ids: frozenset[int]) -> Any:

@@ -54,6 +54,6 @@ def _numbers_match(found: bytes, expected: bytes, rule: OutputRule) -> bool:
     if math.isinf(found_value) or math.isinf(expected_value):
         return False  # too large for a double: only equal text is equal
     difference = abs(found_value - expected_value)
-    return (
-        difference <= rule.absolute_tolerance or difference <= rule.relative_tolerance * abs(expected_value)
+    return difference <= rule.absolute_tolerance or difference <= rule.relative_tolerance * abs(
+        expected_value
     )

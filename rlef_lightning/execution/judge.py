@@ -40,12 +40,18 @@ Run = Callable[[str], Awaitable[RunFacts]]
 """Runs the solution on one stdin."""
 
 _OUT_OF_MEMORY = {-signal.SIGUSR2, -signal.SIGKILL}
-"""SIGUSR2 stands for an uncaught MemoryError; a SIGKILL that is not ours is the kernel's out-of-memory one."""
+"""SIGUSR2 stands for an uncaught MemoryError; a SIGKILL that is not ours is the kernel's, out of memory."""
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
 
 
 async def judge_tests(
-    run: Run, tests: Sequence[TestCase], limits: Limits, rule: OutputRule, stop_at_first_failure: bool, chars: int
+    run: Run,
+    tests: Sequence[TestCase],
+    *,
+    limits: Limits,
+    rule: OutputRule,
+    stop_at_first_failure: bool,
+    chars: int,
 ) -> Report:
     """Runs the tests, all at once or in order up to the first failure; `chars` cuts what is reported."""
 
@@ -97,7 +103,7 @@ def verdict(facts: RunFacts, expected: str, limits: Limits, rule: OutputRule) ->
 
 def ran_out_of_memory(facts: RunFacts, limits: Limits) -> bool:
     """True for an uncaught MemoryError, the kernel's killer, or a crash with the memory nearly used up."""
-    if facts.stopped is not None:
+    if facts.stopped is not None or facts.cpu_s > limits.cpu_s:  # the backup limit on CPU kills, too
         return False
     if facts.stage == "m" or facts.status in _OUT_OF_MEMORY:
         return True

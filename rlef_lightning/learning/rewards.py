@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rlef_lightning.types import Episode, Turn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """What an outcome is worth; the defaults are the paper's (RLEF, sec. 2.2).
 

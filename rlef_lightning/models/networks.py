@@ -110,7 +110,9 @@ class ValueNetwork(nn.Module):
     def forward(self, packed: PackedTokens) -> Tensor:
         """V at the last prompt token of each turn: [M] float32, in units of reward."""
         hidden = hidden_states(self.backbone, packed)[packed.value_index]
-        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
+        values = self.head(hidden.to(self.head.weight.dtype)).float()
+        # FSDP2 hooks the outputs of a module, and an in-place change of a view would drop its hook.
+        return values.squeeze(-1).clone()
 
 
 def load_policy(
@@ -158,7 +160,6 @@ def _load(kind: Any, path: str | Path, dtype: torch.dtype, setting: str) -> PreT
     if info["missing_keys"]:
         missing = ", ".join(sorted(info["missing_keys"])[:5])
         raise CheckpointError(f"the weights in {path} (setting `{setting}`) are incomplete: no {missing}")
-    model.config.use_cache = False
     return model
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from rlef_lightning.errors import DataError
 from rlef_lightning.problems.codecontests_rows import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, read_row
-from rlef_lightning.problems.source import Split, require_path
+from rlef_lightning.problems.source import Split, require_path, require_positive
 from rlef_lightning.types import Problem
 
 _logger = logging.getLogger(__name__)
@@ -54,6 +54,12 @@ class CodeContests:
         split are read. `max_problems` keeps the first so many of each split, `max_private_tests` the
         first so many of each problem.
         """
+        require_positive(
+            "CodeContests",
+            max_problems=max_problems,
+            max_private_tests=max_private_tests,
+            max_statement_chars=max_statement_chars,
+        )
         self._paths: dict[Split, str | Path | None] = {"train": train, "validation": validation, "test": test}
         self._max_problems = max_problems
         self._max_private_tests = max_private_tests

@@ -96,7 +96,10 @@ def _check_object(
     """Refuse what is no object, lacks a required field or has an unknown one."""
     allowed = tuple(allowed)
     if not isinstance(value, dict):
-        _refuse(where, field, value, f"an object with the fields {', '.join(allowed)}")
+        fields = ", ".join(allowed)
+        raise DataError(
+            f"{where}, {field}: found {_shown(value)}; expected an object with the fields {fields}"
+        )
     for missing in (name for name in required if name not in value):
         raise DataError(f"{where}, {field}: lacks the field {missing!r}; found: {', '.join(value) or 'none'}")
     for unknown in (name for name in value if name not in allowed):
@@ -104,6 +107,10 @@ def _check_object(
 
 
 def _refuse(where: str, field: str, value: Any, expected: str) -> NoReturn:
+    raise DataError(f"{where}, field {field}: found {_shown(value)}; expected {expected}")
+
+
+def _shown(value: Any) -> str:
+    """The value as JSON, cut to fit a message."""
     shown = json.dumps(value)
-    found = shown if len(shown) <= 60 else shown[:60] + "..."
-    raise DataError(f"{where}, field {field}: found {found}; expected {expected}")
+    return shown if len(shown) <= 60 else shown[:60] + "..."

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from rlef_lightning.errors import DataError
 from rlef_lightning.problems.json_fields import read_problem
-from rlef_lightning.problems.source import Split, require_path
+from rlef_lightning.problems.source import Split, require_path, require_positive
 from rlef_lightning.types import Problem
 
 
@@ -45,6 +45,7 @@ class JsonLines:
         max_problems: int | None = None,
     ) -> None:
         """Each split is a .jsonl or .jsonl.gz file; `max_problems` keeps the first so many of each."""
+        require_positive("JsonLines", max_problems=max_problems)
         self._paths: dict[Split, str | Path | None] = {"train": train, "validation": validation, "test": test}
         self._max_problems = max_problems
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.problems.micro_families import FAMILIES, Draft
+from rlef_lightning.problems.source import Split
 from rlef_lightning.types import Limits, OutputRule, Problem, TestCase
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # 0.15 CPU seconds separate the formula (microseconds) from the loop over 10^8 numbers (seconds).
 MICRO_LIMITS = Limits(cpu_s=0.15, wall_s=10.0, memory_bytes=512 << 20, output_bytes=64 << 10)

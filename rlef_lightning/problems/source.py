@@ -1,4 +1,4 @@
-"""What every source of problems offers, and the checks that all of them share.
+"""What every source of problems offers.
 
 A source is given in a config by class_path and init_args; it opens no file before `problems` is
 called.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from rlef_lightning.errors import ConfigError, DataError
+from rlef_lightning.errors import ConfigError
 from rlef_lightning.types import Problem
 
 Split = Literal["train", "validation", "test"]
@@ -33,13 +33,10 @@ def require_path(source: str, split: Split, path: str | Path | None) -> Path:
     return Path(path).expanduser()
 
 
-def check_unique_ids(problems: Sequence[Problem], origin: str) -> None:
-    """Refuse two problems with one id: ids key metrics, seeds and stored episodes."""
-    places: dict[str, int] = {}
-    for place, problem in enumerate(problems):
-        first = places.setdefault(problem.id, place)
-        if first != place:
-            raise DataError(
-                f"{origin}: problems {first} and {place} (counted from 0) share the id {problem.id!r}; "
-                "expected unique ids"
+def require_positive(source: str, **options: int | None) -> None:
+    """Refuse limits below 1; None means no limit."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ConfigError(
+                f"{source}: init_args.{name} is {value}; it must be at least 1, or null for no limit"
             )

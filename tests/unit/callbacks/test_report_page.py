@@ -1,5 +1,7 @@
 """The report page: what it shows, what it must not show, and that nothing in it is executed."""
 
+import itertools
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from dialogues import PRIVATE_OUTPUT, episode, problem, turn
 
 from rlef_lightning.callbacks import report_files
 from rlef_lightning.callbacks.report_page import pair_by_problem, render_page
+from rlef_lightning.callbacks.report_style import STYLE
 from rlef_lightning.types import Episode, Verdict
 
 OK, WRONG, SLOW = Verdict.ACCEPTED, Verdict.WRONG_ANSWER, Verdict.TIME_LIMIT
@@ -130,7 +133,7 @@ def test_page_is_self_contained_and_accessible(
     assert "Content-Security-Policy" in page
     levels = [int(tag[1]) for tag, _ in tags if tag in {"h1", "h2", "h3", "h4", "h5", "h6"}]
     assert levels[0] == 1
-    assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
 
 
 def test_links_lead_somewhere(tmp_path: Path, before: list[Episode], after: list[Episode]) -> None:
@@ -156,6 +159,26 @@ def test_pairs_are_by_problem_and_order(before: list[Episode], after: list[Episo
         ("sum", None, after[0]),
         ("other", other, None),
     ]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` (WCAG 2.1)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_colours_have_contrast_in_light_and_dark(scheme: int) -> None:
+    colours = dict(
+        re.findall(r"--([\w-]+): (#\w+)", re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[scheme])
+    )
+    pairs = [(text, back) for text in ("ink", "faint", "accent") for back in ("page", "card")]
+    pairs += [(kind, f"{kind}-bg") for kind in ("good", "bad", "warn")]
+    pairs += [(text, "sunk") for text in ("ink", "faint", "key", "text", "note")]
+    for pair in pairs:
+        dark, light = sorted(luminance(colours[name]) for name in pair)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, pair
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,89 @@
+"""`rlef`: fit, validate, test and predict from a YAML config, through LightningCLI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# Before torch and vllm are imported: idle worker threads must sleep, not spin, because the sandboxed
+# programs need the same cores; and a log line per fork of a tokenizer helps nobody.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        args: Command-line arguments; None: those of the process. Errors that this package raises on
+            purpose are printed in one line, with exit code 1.
+    """
+    from rlef_lightning.errors import RLEFError
+
+    arguments = list(sys.argv[1:] if args is None else args)
+    if {"-h", "--help"} & set(arguments):
+        _skip_transformers()
+    try:
+        _run(arguments)
+    except RLEFError as error:
+        print(f"rlef: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f"rlef: error: {error.strerror}: {error.filename or 'no file named'}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _skip_transformers() -> None:
+    """Let help appear at once: torchmetrics imports transformers, two seconds, for metrics not used here.
+
+    The process ends after printing, so nothing can miss what the stand-in lacks.
+    """
+    stand_in = ModuleType("transformers")
+    stand_in.__spec__ = ModuleSpec("transformers", None)
+    stand_in.__getattr__ = _any_class  # type: ignore[method-assign]
+    sys.modules.setdefault("transformers", stand_in)
+
+
+def _any_class(name: str) -> type:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type(name, (), {})
+
+
+def _run(args: list[str]) -> None:
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+    from rlef_lightning.datamodule import RolloutDataModule
+    from rlef_lightning.module import RLEFModule
+
+    class RLEFCLI(LightningCLI):
+        """LightningCLI with the two fixed classes; everything else is injected by the config."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.link_arguments("model.model_folder", "data.model_folder")
+            parser.link_arguments("model.pack_tokens", "data.pack_tokens")
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            """The commands; only the one that is asked for, as each costs a parser of all options."""
+            known = LightningCLI.subcommands()
+            asked = next((word for word in args if word in known), None)
+            return known if asked is None else {asked: known[asked]}
+
+    RLEFCLI(
+        RLEFModule,
+        RolloutDataModule,
+        args=args,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""RolloutDataModule: fresh multi-turn rollouts each epoch (RLEF, sec. 2 and 3).
+
+Weights -> engine -> proof -> episodes -> scores -> MiniBatches. It owns the engine and the executor; it
+computes no loss. Everything random is derived from the seed and the epoch, so no state need be saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
+
+from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
+from rlef_lightning.errors import CheckpointError, ConfigError, DataError
+from rlef_lightning.evaluation import Evaluated, Evaluation
+from rlef_lightning.execution import Executor
+from rlef_lightning.generation import Engine
+from rlef_lightning.generation.proof import check_parity, probe_sequences
+from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.metrics import dialogue_metrics
+from rlef_lightning.problems import ProblemSource, Split
+from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
+from rlef_lightning.rollout.play import derive_seed
+from rlef_lightning.types import Problem, Sampling
+
+if TYPE_CHECKING:
+    from rlef_lightning.module import RLEFModule
+
+Phase = Literal["collecting", "scoring", "evaluating"]
+PhaseListener = Callable[[Phase, int, int], None]
+"""Told the phase, and how many of how many episodes are done."""
+
+# RLEF, sec. 6: temperature 0.2 and top-p 0.95 for 1@3.
+EVALUATION_SAMPLING = Sampling(temperature=0.2, top_p=0.95)
+
+
+class RolloutDataModule(L.LightningDataModule):
+    """Plays episodes with the newest weights and hands them on as packed mini-batches.
+
+    Args:
+        problems: Source of the three splits.
+        engine: Samples responses.
+        executor: Runs programs.
+        model_folder: Folder of the tokenizer; set from model.model_folder.
+        pack_tokens: Most tokens of a pack; set from model.pack_tokens.
+        prompts: The wording of the dialogue.
+        system_prompt: Said before the first message; null: nothing.
+        play: How training episodes are played; problems_per_epoch times samples_per_problem make a batch.
+        problems_per_epoch: Problems of one epoch (RLEF, sec. 3: 1024 rollouts).
+        minibatches_per_epoch: Optimizer steps of one epoch (RLEF, sec. 3: 4).
+        validation: What `validate` and the fit loop measure.
+        tests: What `test` measures, by name.
+        prediction: How `predict` plays the test split.
+        pace: How sampling and execution are interleaved.
+        long_prompts: A problem whose first prompt does not fit the context: "error", or "skip" it.
+        parity_tolerance: Largest difference of a log-probability between engine and trainer after a sync.
+            1e-4 for float32 on both sides; about 0.1 where the engine computes in bfloat16.
+        seed: Decides the order of problems and every sample.
+    """
+
+    def __init__(
+        self,
+        problems: ProblemSource,
+        engine: Engine,
+        executor: Executor,
+        model_folder: str = "",
+        pack_tokens: int = 8192,
+        prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
+        system_prompt: str | None = None,
+        play: PlaySettings = PlaySettings(),  # noqa: B008 (frozen)
+        problems_per_epoch: int = 1024,
+        minibatches_per_epoch: int = 4,
+        validation: Evaluation = Evaluation(play=PlaySettings(sampling=EVALUATION_SAMPLING)),  # noqa: B008
+        tests: dict[str, Evaluation] | None = None,
+        prediction: PlaySettings = PlaySettings(sampling=EVALUATION_SAMPLING),  # noqa: B008 (frozen)
+        pace: Pace = Pace(),  # noqa: B008 (frozen)
+        long_prompts: Literal["error", "skip"] = "error",
+        parity_tolerance: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.problems, self.engine, self.executor = problems, engine, executor
+        self.model_folder, self.pack_tokens = model_folder, pack_tokens
+        self.prompts, self.system_prompt = prompts, system_prompt
+        self.play, self.prediction, self.pace = play, prediction, pace
+        self.problems_per_epoch, self.minibatches_per_epoch = problems_per_epoch, minibatches_per_epoch
+        self.validation = validation
+        self.tests = tests or {"feedback": validation}
+        self.long_prompts, self.parity_tolerance, self.seed = long_prompts, parity_tolerance, seed
+        self.collection_metrics: dict[str, float] = {}
+        self.listener: PhaseListener | None = None
+        self.parities: list[float] = []
+        self._splits: dict[Split, Sequence[Problem]] = {}
+        self._runner: asyncio.Runner | None = None
+        self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
+
+    # ---- life cycle ----------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Load tokenizer and problems, and start the engine.
+
+        Raises:
+            CheckpointError: the folder has no tokenizer or no chat template.
+            DataError: the problems cannot be read.
+            EngineError: the engine cannot start.
+        """
+        if self._runner is not None:
+            return
+        self._tokenizer = self._load_tokenizer()
+        self._chat = ChatFormat(self._tokenizer, system_prompt=self.system_prompt)
+        needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
+        self._splits = {split: self._fitting(self.problems.problems(split), split) for split in needed}
+        self.engine.start(self.model_folder, self._chat.stop_token_ids)
+        self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
+        self._runner = asyncio.Runner()
+
+    def teardown(self, stage: str) -> None:
+        """Stop the executor's processes and free the engine."""
+        if self._runner is None:
+            return
+        self._runner.run(self.executor.close())
+        self._runner.close()
+        self._runner = None
+        self.engine.close()
+
+    def _load_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.model_folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"no tokenizer in {self.model_folder!r} (model.model_folder): {error}"
+            ) from error
+        if not tokenizer.chat_template:
+            raise CheckpointError(
+                f"the tokenizer in {self.model_folder!r} has no chat template: RLEF is a dialogue; use the "
+                "instruct version of the model or add chat_template.jinja to the folder"
+            )
+        return tokenizer
+
+    def _fitting(self, problems: Sequence[Problem], split: Split) -> Sequence[Problem]:
+        room = self.engine.max_context_tokens - self.play.sampling.max_response_tokens
+        kept = []
+        for problem in problems:
+            length = len(self._chat.first_prompt(render_first_message(self.prompts, problem.statement)))
+            if length <= room:
+                kept.append(problem)
+            elif self.long_prompts == "error":
+                raise DataError(
+                    f"the first prompt of {split} problem {problem.id!r} has {length} tokens, the context leaves "
+                    f"{room}: raise data.engine.init_args.max_context_tokens, lower "
+                    "data.play.sampling.max_response_tokens, or set data.long_prompts to 'skip'"
+                )
+        if not kept:
+            raise DataError(f"no {split} problem is left of {len(problems)}: all prompts exceed {room} tokens")
+        return kept
+
+    # ---- loaders -------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[MiniBatch]:
+        """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
+        epoch = self.trainer.current_epoch
+        # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
+        if self._epoch_batches is None or self._epoch_batches[0] != epoch:
+            self._epoch_batches = (epoch, self._collect_epoch(epoch))
+        return _loader(self._epoch_batches[1])
+
+    def val_dataloader(self) -> DataLoader[Evaluated]:
+        """Play the validation split."""
+        return _loader([self._evaluate("validation", "validation", self.validation)])
+
+    def test_dataloader(self) -> list[DataLoader[Evaluated]]:
+        """Play the test split once for each entry of `tests`."""
+        return [_loader([self._evaluate("test", name, test)]) for name, test in self.tests.items()]
+
+    def predict_dataloader(self) -> DataLoader[Evaluated]:
+        """Play the test split as `prediction` says."""
+        return _loader([self._evaluate("test", "prediction", Evaluation(play=self.prediction))])
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Mini-batches move; episodes are text and numbers and stay."""
+        return batch.to(device) if isinstance(batch, MiniBatch) else batch
+
+    def problem(self, problem_id: str) -> Problem:
+        """A problem of the loaded splits by its id.
+
+        Raises:
+            KeyError: no such problem.
+        """
+        return next(p for split in self._splits.values() for p in split if p.id == problem_id)
+
+    # ---- collecting ----------------------------------------------------------------------------
+
+    def _collect_epoch(self, epoch: int) -> list[MiniBatch]:
+        parity = self._sync_engine()
+        collection = self._collect(
+            self._epoch_problems(epoch), self.play, derive_seed(self.seed, "train", epoch), "collecting"
+        )
+        began = time.perf_counter()
+        self._tell("scoring", 0, len(collection.episodes))
+        temperature = self.play.sampling.temperature
+        scored = self._module.score(collection.episodes, temperature)
+        tokens = sum(len(sample.token_ids) for sample in scored.samples)
+        self.collection_metrics = {
+            **_collection_metrics(collection, self.play.turn_limit),
+            **scored.metrics,
+            "parity": parity,
+            "scoring_tokens_per_s": tokens / (time.perf_counter() - began),
+        }
+        seed = derive_seed(self.seed, "minibatches", epoch)
+        return make_minibatches(scored.samples, self.minibatches_per_epoch, self.pack_tokens, seed, temperature)
+
+    def _epoch_problems(self, epoch: int) -> list[Problem]:
+        """The epoch's problems: one long walk through shuffled passes over the split, cut into epochs."""
+        problems = self._splits["train"]
+        first = epoch * self.problems_per_epoch
+        chosen = []
+        for place in range(first, first + self.problems_per_epoch):
+            lap, index = divmod(place, len(problems))
+            chosen.append(problems[_shuffled(len(problems), derive_seed(self.seed, "order", lap))[index]])
+        return chosen
+
+    def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
+        self._sync_engine()
+        problems = self._splits[split][: evaluation.problems]
+        collection = self._collect(problems, evaluation.play, derive_seed(self.seed, split, name), "evaluating")
+        return Evaluated(name=name, evaluation=evaluation, collection=collection)
+
+    def _collect(self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase) -> Collection:
+        def progress(done: int, total: int) -> None:
+            self._tell(phase, done, total)
+            # Lightning itself looks at the signal between batches only, which may be minutes away.
+            if getattr(self.trainer, "received_sigterm", False):
+                raise SIGTERMException
+
+        if self._runner is None:
+            raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
+        return self._runner.run(self._collector.collect(problems, play, seed, progress))
+
+    def _tell(self, phase: Phase, done: int, total: int) -> None:
+        if self.listener is not None:
+            self.listener(phase, done, total)
+
+    # ---- weights -------------------------------------------------------------------------------
+
+    @property
+    def _module(self) -> RLEFModule:
+        module: RLEFModule = self.trainer.lightning_module  # type: ignore[assignment]
+        return module
+
+    def _sync_engine(self) -> float:
+        """New weights for the engine, and the proof that it has them.
+
+        Raises:
+            EngineError: engine and trainer disagree by more than `parity_tolerance`.
+        """
+        self.engine.sync_weights(self._module.engine_weights())
+        probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
+        engine = self.engine.prompt_logprobs(probe)
+        parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
+        self.parities.append(parity)
+        return parity
+
+
+_SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+
+
+@lru_cache(maxsize=2)
+def _shuffled(count: int, seed: int) -> tuple[int, ...]:
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    return tuple(order)
+
+
+def _collection_metrics(collection: Collection, turn_limit: int) -> dict[str, float]:
+    dialogue = dialogue_metrics(turn_limit)
+    dialogue.update(collection.episodes)
+    solved = sum(episode.solved for episode in collection.episodes)
+    return {
+        "solve_rate": solved / len(collection.episodes),
+        **{key: float(number) for key, number in dialogue.compute().items()},
+        "episodes": float(len(collection.episodes)),
+        "dropped": float(collection.dropped.total()),
+        "collecting_tokens_per_s": collection.response_tokens / collection.seconds,
+    }
+
+
+def _loader(items: list[Any]) -> DataLoader[Any]:
+    """A sized loader: Lightning would fetch one item ahead of an unsized one."""
+    return DataLoader(items, batch_size=None, shuffle=False)  # type: ignore[arg-type]

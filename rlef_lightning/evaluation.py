@@ -1,0 +1,54 @@
+"""Collections -> the numbers of an evaluation (RLEF, sec. 6): what is asked, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlef_lightning.metrics import SolveRate, dialogue_metrics
+from rlef_lightning.rollout import Collection, PlaySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation of n@k.
+
+    Example: 1@3 with feedback is Evaluation(play=PlaySettings(turn_limit=3)); 1@3 of independent samples
+    is Evaluation(play=PlaySettings(turn_limit=1, samples_per_problem=3))
+    """
+
+    play: PlaySettings
+    """How the episodes are played."""
+    n: int = 1
+    """Solutions that may be handed in, selected by the public tests."""
+    k: int = 3
+    """Samples that they are selected from; every turn counts as one."""
+    problems: int | None = None
+    """Only the first so many problems of the split; null: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """The one item of an evaluation's dataloader."""
+
+    name: str
+    evaluation: Evaluation
+    collection: Collection
+
+
+def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
+    """n@k with its 95% interval, and the dialogue's numbers, as `prefix/name`."""
+    evaluation, episodes = evaluated.evaluation, evaluated.collection.episodes
+    solve = SolveRate(n=evaluation.n, k=evaluation.k, turn_limit=evaluation.play.turn_limit)
+    solve.update(episodes)
+    low, high = solve.confidence_interval()
+    dialogue = dialogue_metrics(evaluation.play.turn_limit)
+    dialogue.update(episodes)
+    name = f"solve_{evaluation.n}at{evaluation.k}"
+    numbers = {
+        name: float(solve.compute()),
+        f"{name}_low": low,
+        f"{name}_high": high,
+        "dropped": float(evaluated.collection.dropped.total()),
+        **{key: float(number) for key, number in dialogue.compute().items()},
+    }
+    return {f"{prefix}/{key}": number for key, number in numbers.items()}

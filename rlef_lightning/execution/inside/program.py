@@ -1,0 +1,192 @@
+"""code + a forked copy of the warm runner -> the program's process. Nothing here runs in the runner itself.
+
+The order is: own session and descriptors, walls, fresh interpreter, compile, run, the interpreter's end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import fcntl
+import gc
+import io
+import linecache
+import math
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import traceback
+import types
+from typing import Any, NoReturn
+
+from .kernel import OPEN_FILES, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, lower, prctl
+
+FILE_NAME = "solution.py"
+SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
+"""How the bootstrap says "uncaught MemoryError". A program may fake it; that only renames its failure."""
+
+
+class Job:
+    """One program with its input, the limits of the run, and the user that it runs as."""
+
+    def __init__(self, header: dict[str, Any], code: bytes, stdin: bytes, folder: str, uid: int | None):
+        self.limits: dict[str, Any] = header["limits"]
+        self.code = code.decode("utf-8", "surrogatepass")
+        self.stdin, self.folder, self.uid = stdin, folder, uid
+
+
+def program_process(job: Job, fds: tuple[int, int, int], status: int) -> NoReturn:
+    """What the forked process does until its end; never returns into the runner's loop."""
+    code = 1
+    try:
+        status = become_program(fds, status, job.folder)
+        confine(job.limits, job.uid)
+        code = execute(job.code, job.folder, status)
+        threading._shutdown()  # type: ignore[attr-defined]  # joins threads, as at the interpreter's end
+        atexit._run_exitfuncs()
+    except SystemExit as error:
+        code = exit_code(error.code)
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            os.write(2, own_traceback(error).encode(errors="replace"))
+        code = 1
+    finally:
+        flush()
+        os._exit(code)
+
+
+def become_program(fds: tuple[int, int, int], status: int, folder: str) -> int:
+    """Own session, the three streams, no other descriptor but the status pipe (moved to 3)."""
+    os.setsid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (*fds, status)]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target, inheritable=target < 3)
+    os.closerange(4, OPEN_FILES)  # the runner cannot have others: this is its own limit
+    os.chdir(folder)
+    return 3
+
+
+def confine(limits: dict[str, Any], uid: int | None) -> None:
+    """Everything the kernel shall refuse to this process from here on; the hook for further walls."""
+    cpu_s = math.ceil(limits["cpu_s"]) + 1  # the backup: the runner's own clock is finer
+    lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
+    lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    lower(resource.RLIMIT_CORE, 0)
+    if uid is not None:
+        lower(resource.RLIMIT_NPROC, limits["processes"])  # counted per user: needs a user of its own
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        prctl(PR_SET_DUMPABLE, 1)  # else /proc/self, and with it /dev/stdin, belongs to root
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # was cleared by the change of user
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    lower(resource.RLIMIT_AS, limits["memory_bytes"])
+
+
+def fresh_interpreter(folder: str, code: str) -> dict[str, Any]:
+    """Makes the forked interpreter look newly started; returns the namespace of its `__main__`."""
+    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+        del os.environ[name]
+    sys.argv[:] = sys.orig_argv[:] = [FILE_NAME]
+    sys.path.insert(0, folder)
+    replace_streams()
+    random.seed(0)  # the same program gets the same verdict each time
+    linecache.cache[FILE_NAME] = (len(code), None, code.splitlines(True), FILE_NAME)
+    main = types.ModuleType("__main__")
+    main.__dict__.update(__file__=FILE_NAME, __builtins__=builtins, __annotations__={})
+    sys.modules["__main__"] = main
+    gc.enable()
+    return main.__dict__
+
+
+def replace_streams() -> None:
+    """Opens the three streams as Python does at its start when they are no terminal."""
+    source = io.BufferedReader(io.FileIO(0, "r", closefd=False))
+    out, err = (io.BufferedWriter(io.FileIO(fd, "w", closefd=False)) for fd in (1, 2))
+    streams = {
+        "stdin": io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape"),
+        "stdout": io.TextIOWrapper(out, encoding="utf-8", errors="surrogateescape", newline="\n"),
+        "stderr": io.TextIOWrapper(
+            err, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
+        ),
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def execute(code: str, folder: str, status: int) -> int:
+    """Compiles and runs the program; returns its exit code. Bytes on `status` tell how far it came.
+
+    c = ready to compile, s = does not compile, m = no memory to compile, r = about to run. The pipe
+    is closed before the program's first statement, so the program cannot write there.
+    """
+    namespace = fresh_interpreter(folder, code)
+    os.write(status, b"c")
+    try:
+        program = compile(code, FILE_NAME, "exec", dont_inherit=True)
+    except MemoryError:
+        os.write(status, b"m")
+        return 1
+    except BaseException as error:
+        os.write(status, b"s")
+        sys.stderr.write("".join(traceback.format_exception_only(error)))
+        return 1
+    os.write(status, b"r")
+    os.close(status)
+    try:
+        exec(program, namespace)
+    except SystemExit as error:
+        return exit_code(error.code)
+    except BaseException as error:
+        report_uncaught(error)
+        return 1
+    return 0
+
+
+def exit_code(value: object) -> int:
+    """What the interpreter makes of the argument of sys.exit()."""
+    if value is None:
+        return 0
+    if isinstance(value, int):
+        return value & 0xFF
+    print(value, file=sys.stderr)
+    return 1
+
+
+def report_uncaught(error: BaseException) -> None:
+    """Prints the traceback as Python would; an uncaught MemoryError ends the process right here."""
+    with contextlib.suppress(BaseException):
+        if sys.excepthook is not sys.__excepthook__:
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            sys.stderr.write(own_traceback(error))
+    if isinstance(error, MemoryError):
+        flush()
+        signal.signal(SIGNAL_OUT_OF_MEMORY, signal.SIG_DFL)
+        os.kill(os.getpid(), SIGNAL_OUT_OF_MEMORY)
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback with the program's own frames only: library paths tell a reader nothing."""
+    rendered = traceback.TracebackException.from_exception(error, limit=-100)
+    pending: list[traceback.TracebackException | None] = [rendered]
+    while pending:
+        one = pending.pop()
+        if one is not None:
+            own = [frame for frame in one.stack if frame.filename == FILE_NAME]
+            one.stack = traceback.StackSummary.from_list(own)
+            pending += [one.__cause__, one.__context__]
+    return "".join(rendered.format())
+
+
+def flush() -> None:
+    """Empties the buffers of the standard streams, whatever the program has made of them."""
+    for name in ("stdout", "stderr"):
+        with contextlib.suppress(BaseException):
+            getattr(sys, name).flush()

@@ -1,0 +1,115 @@
+"""job over the control socket -> fork -> one program -> facts back. One job at a time.
+
+The trusted warm process, process 1 of a jail where the backend has one. This folder needs the standard
+library only, so that a jail shows it nothing else; see `link.py` for its command line. It does not know
+expected outputs and does not judge: it says what the kernel said (wait status, clocks, memory) and
+hands back the bytes that the program printed. The program's process never holds the control socket.
+
+    <- {"limits": {...}} + code + stdin
+    -> {"stage", "status", "stopped", "cpu_s", "wall_s", "peak_memory_bytes", "strays"} + stdout + stderr
+    -> {"clean": true}, also once at the start: the scratch folder is empty, the next job may come
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import fcntl
+import gc
+import importlib
+import json
+import os
+import resource
+import sys
+import threading
+from typing import Any
+
+from .folders import empty_folder
+from .kernel import OPEN_FILES, PR_SET_CHILD_SUBREAPER, lower, prctl
+from .program import Job
+from .watch import READ_BYTES, run
+
+# What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
+# a program that wants a module which is not here pays for its import alone.
+PRELOADED = """
+    __future__ abc array bisect collections collections.abc copy datetime decimal enum fractions functools
+    heapq io itertools json linecache math operator os random re string sys threading time traceback types
+    typing
+"""
+THREAD_STACK_BYTES = 8 << 20
+
+
+def main() -> None:
+    """Entry point; arguments: the folder above this one, and JSON.
+
+    The JSON names control_fd, scratch (a folder), uid (null: no change of user) and packages (folders).
+    """
+    sys.path.remove(sys.argv[1])  # programs shall not import from there
+    options = json.loads(sys.argv[2])
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(options["control_fd"])
+    lower(resource.RLIMIT_NOFILE, OPEN_FILES)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # when memory runs out, this process and its programs go before the trainer
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        raise RuntimeError("this kernel does not list /proc/<pid>/task/<tid>/children")
+    warm_up(options)
+    empty_folder(os.path.join(options["scratch"], "run"), options["uid"])
+    send(control, {"clean": True})
+    with contextlib.suppress(EOFError, ConnectionError):
+        serve(control, options)
+
+
+def serve(control: int, options: dict[str, Any]) -> None:
+    """Answers jobs until the daemon closes the socket."""
+    folder = os.path.join(options["scratch"], "run")
+    while True:
+        header, (code, stdin) = receive(control)
+        job = Job(header, code, stdin, folder, options["uid"])
+        result, stdout, stderr = run(job, control)
+        send(control, result, stdout, stderr)
+        empty_folder(folder, options["uid"])  # may take long, which must not count against the run
+        send(control, {"clean": True})
+
+
+def warm_up(options: dict[str, Any]) -> None:
+    """Imports what programs import, builds the built-ins of `site`, and freezes the heap."""
+    for name in PRELOADED.split():
+        importlib.import_module(name)
+    site = importlib.import_module("_sitebuiltins")
+    for name in ("exit", "quit"):
+        setattr(builtins, name, site.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    if options["packages"]:
+        sys.path += options["packages"]
+        importlib.import_module("numpy")
+    threading.stack_size(THREAD_STACK_BYTES)  # the default would follow the main thread's big stack
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+
+
+def receive(control: int) -> tuple[dict[str, Any], list[bytes]]:
+    """One frame: a length, that many bytes of JSON, then the blobs whose lengths the JSON names."""
+    length = int.from_bytes(receive_exactly(control, 4), "big")
+    header = json.loads(receive_exactly(control, length))
+    return header, [receive_exactly(control, size) for size in header["blobs"]]
+
+
+def receive_exactly(control: int, size: int) -> bytes:
+    """That many bytes; raises EOFError when the daemon has closed its end."""
+    data = bytearray()
+    while len(data) < size:
+        part = os.read(control, min(size - len(data), READ_BYTES))
+        if not part:
+            raise EOFError("the daemon has gone")
+        data += part
+    return bytes(data)
+
+
+def send(control: int, header: dict[str, Any], *blobs: bytes) -> None:
+    """The counterpart of `receive`."""
+    text = json.dumps({**header, "blobs": [len(blob) for blob in blobs]}).encode()
+    view = memoryview(b"".join((len(text).to_bytes(4, "big"), text, *blobs)))
+    while view:
+        view = view[os.write(control, view) :]

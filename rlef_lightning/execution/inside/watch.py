@@ -1,0 +1,175 @@
+"""a running program -> facts and output. Knows clocks, limits and process trees; judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from .kernel import cpu_seconds, descendants_of, output_pipe, sealed_stdin, waited_cpu_seconds
+from .program import Job, program_process
+
+READ_BYTES = 256 << 10
+FIRST_TICK_S, LAST_TICK_S = 0.002, 0.05
+
+
+def run(job: Job, control: int) -> tuple[dict[str, Any], bytes, bytes]:
+    """Runs one program to its end: (facts, stdout, stderr)."""
+    pipes = [output_pipe(job.uid) for _ in range(3)]
+    readers, (out, err, status) = zip(*pipes, strict=True)
+    stdin = sealed_stdin(job.stdin)
+    pid = os.fork()
+    if pid == 0:
+        program_process(job, (stdin, out, err), status)
+    for fd in (stdin, out, err, status):
+        os.close(fd)
+    watch = Watch(pid, job, readers, control)
+    try:
+        watch.until_end()
+    finally:
+        wall_s = time.monotonic() - watch.started
+        ended = kill_and_reap(pid)
+    try:
+        watch.drain()
+        return facts(watch, wall_s, *ended), bytes(watch.streams[watch.out]), bytes(watch.streams[watch.err])
+    finally:
+        for fd in (*readers, watch.pidfd):
+            os.close(fd)
+
+
+def facts(
+    watch: Watch,
+    wall_s: float,
+    status: int,
+    usage: resource.struct_rusage,
+    strays: list[resource.struct_rusage],
+) -> dict[str, Any]:
+    """What the kernel says about the run. `stage` is the last byte of the status pipe."""
+    every = [usage, *strays]
+    return {
+        "stage": watch.streams[watch.status][-1:].decode(),
+        "status": os.waitstatus_to_exitcode(status),
+        "stopped": watch.stopped,
+        "cpu_s": sum(one.ru_utime + one.ru_stime for one in every),
+        "wall_s": wall_s,
+        "peak_memory_bytes": max(one.ru_maxrss for one in every) * 1024,
+        "strays": len(strays),
+    }
+
+
+class Watch:
+    """One running program: its streams and clocks, until it ends or breaks a limit."""
+
+    def __init__(self, pid: int, job: Job, readers: tuple[int, int, int], control: int):
+        self.pid, self.limits, self.control = pid, job.limits, control
+        self.pidfd = os.pidfd_open(pid)
+        self.streams = {fd: bytearray() for fd in readers}
+        self.open_streams = list(readers)
+        self.out, self.err, self.status = readers
+        self.stopped: str | None = None
+        self.started = time.monotonic()
+        self.poll = select.poll()
+        for fd in (*readers, self.pidfd):
+            self.poll.register(fd, select.POLLIN)
+        self.poll.register(control, select.POLLRDHUP)
+
+    def until_end(self) -> None:
+        """Returns when the program's main process has ended (not yet reaped) or `stopped` is set."""
+        tick_s = FIRST_TICK_S
+        while self.stopped is None:
+            ready = dict(self.poll.poll(self.pause_ms(tick_s)))
+            if self.control in ready:
+                raise EOFError("the daemon has gone")
+            self.collect([fd for fd in ready if fd in self.streams])
+            if self.pidfd in ready:
+                return
+            self.check_clocks()
+            tick_s = min(2 * tick_s, LAST_TICK_S)
+
+    def pause_ms(self, tick_s: float) -> float:
+        """Milliseconds to sleep: to the next limit at the soonest, a tick at the latest."""
+        left_s = self.limits["cpu_s"] - cpu_seconds(self.pid)
+        return 1000 * max(0.001, min(tick_s, left_s))
+
+    def check_clocks(self) -> None:
+        """Sets `stopped` when the program and its processes have used up a clock, or are too many."""
+        below = descendants_of(os.getpid())  # the program, and what it detached: all that is below us
+        cpu_s = sum(cpu_seconds(pid) + waited_cpu_seconds(pid) for pid in below)
+        if cpu_s > self.limits["cpu_s"]:
+            self.stopped = "cpu"
+        elif time.monotonic() - self.started > self.limits["wall_s"]:
+            self.stopped = "wall"
+        elif len(below) > self.limits["processes"]:
+            self.stopped = "processes"
+
+    def collect(self, fds: Iterable[int]) -> bool:
+        """Takes over what the streams hold now; False when nothing came. May set `stopped`."""
+        came = False
+        for fd in fds:
+            try:
+                data = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            if data:
+                came = True
+                self.keep(fd, data)
+            else:
+                self.poll.unregister(fd)
+                self.open_streams.remove(fd)
+        return came
+
+    def keep(self, fd: int, data: bytes) -> None:
+        """Adds to what was printed, up to the output limit."""
+        kept = self.streams[fd]
+        kept += data
+        if len(kept) > self.limits["output_bytes"]:
+            self.stopped = "output"  # comes before a time limit
+            del kept[self.limits["output_bytes"] :]
+
+    def drain(self) -> None:
+        """Reads what is left in the streams once every writer is dead."""
+        while self.open_streams and self.collect(list(self.open_streams)):
+            pass
+
+
+def kill_and_reap(main: int) -> tuple[int, resource.struct_rusage, list[resource.struct_rusage]]:
+    """Ends the program and all that it left behind; (wait status, its usage, usage of the strays).
+
+    The runner is the subreaper, so every process of the program is below it however it detached
+    itself, and nothing else is. Stopping all before killing any keeps a fork bomb from outrunning us.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(main, signal.SIGKILL)  # not reaped yet, so the id cannot be another's
+    _, status, usage = os.wait4(main, 0)
+    strays: list[resource.struct_rusage] = []
+    while True:
+        try:
+            pid, _, stray = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status, usage, strays
+        if pid:
+            strays.append(stray)
+        else:
+            stop_then_kill()
+
+
+def stop_then_kill() -> None:
+    """SIGSTOP for every process below the runner until no new one appears, then SIGKILL for all."""
+    stopped: set[int] = set()
+    while new := set(descendants_of(os.getpid())) - stopped:
+        signal_all(new, signal.SIGSTOP)
+        stopped |= new
+    signal_all(stopped, signal.SIGKILL)
+    time.sleep(0.0005)  # they need a moment to die
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Sends a signal to each; those that have gone meanwhile are passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)

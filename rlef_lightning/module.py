@@ -1,0 +1,339 @@
+"""RLEFModule: policy, reference and value network, and one PPO step (RLEF, sec. 2.2 and 3).
+
+Episodes -> `score` -> TrainingSamples; MiniBatch -> `training_step` -> new weights. It samples nothing
+and runs no programs: that is the data module's work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from rlef_lightning.errors import CheckpointError
+from rlef_lightning.evaluation import Evaluated, evaluation_metrics
+from rlef_lightning.learning.advantages import score_episodes
+from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
+from rlef_lightning.learning.logprobs import token_logprobs
+from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
+from rlef_lightning.learning.minibatches import MiniBatch
+from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.packing import (
+    PackedBatch,
+    PackedSequences,
+    collate_sequences,
+    pack,
+    split_turns,
+)
+from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
+from rlef_lightning.types import Episode, TrainingSample
+
+DType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Episodes made ready for training."""
+
+    samples: list[TrainingSample]
+    metrics: dict[str, float]
+    """KL, entropy, value fit, engine/trainer mismatch; see docs/metrics.md."""
+
+
+@dataclass(slots=True)
+class _EpisodeNumbers:
+    """Per turn and token of one episode, by the trainer's networks."""
+
+    policy: list[tuple[float, ...]]
+    reference: list[tuple[float, ...]]
+    values: list[float]
+
+
+class RLEFModule(L.LightningModule):
+    """Policy, frozen reference and value network of RLEF, trained by PPO.
+
+    Args:
+        model_folder: Hugging Face folder of the initial policy; reference and value network start from it too.
+        objective: The numbers of the objective.
+        learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
+        value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
+        weight_decay: Of both networks (RLEF, sec. 3: 0.1).
+        betas: AdamW's averaging factors; the paper does not state them.
+        warmup_steps: Optimizer steps of the linear warm-up (RLEF, sec. 3: 50); constant afterwards.
+        gradient_clip_norm: Largest gradient norm of each network; null: no clipping. Not stated in the paper.
+        pack_tokens: Most tokens of one forward pass; bounds the memory of activations. Must hold the longest episode.
+        reference_dtype: Number format of the frozen reference.
+        seed: Of the value network's random output layer.
+    """
+
+    def __init__(
+        self,
+        model_folder: str,
+        objective: PPO = PPO(),  # noqa: B008 (frozen)
+        learning_rate: float = 2e-7,
+        value_learning_rate: float | None = None,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.95),
+        warmup_steps: int = 50,
+        gradient_clip_norm: float | None = 1.0,
+        pack_tokens: int = 8192,
+        reference_dtype: DType = "float32",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        # The reference is not in the checkpoint; `on_load_checkpoint` holds the rest to the letter.
+        self.strict_loading = False
+        self.model_folder = model_folder
+        self.objective = objective
+        self.learning_rate = learning_rate
+        self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.warmup_steps = warmup_steps
+        self.gradient_clip_norm = gradient_clip_norm
+        self.pack_tokens = pack_tokens
+        self.reference_dtype = reference_dtype
+        self.seed = seed
+        self.policy: Any = None
+        self.reference: Any = None
+        self.value: Any = None
+        self._steps: list[dict[str, float]] = []
+        self._updating = (0, 0.0)
+
+    # ---- building -----------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Load the networks; only the policy where nothing is trained.
+
+        Raises:
+            CheckpointError: the model folder is missing or torn.
+        """
+        from rlef_lightning.models.networks import PolicyNetwork, load_policy, load_reference, load_value
+
+        if self.policy is not None:
+            return
+        setting = "model.model_folder"
+        self.policy = PolicyNetwork(load_policy(self.model_folder, setting=setting))
+        if self._trains():
+            dtype = getattr(torch, self.reference_dtype)
+            self.reference = PolicyNetwork(load_reference(self.model_folder, dtype, setting))
+            self.reference.requires_grad_(False).eval()
+            self.value = load_value(self.model_folder, seed=self.seed, setting=setting)
+
+    def _trains(self) -> bool:
+        return self._trainer is None or self._trainer.state.fn == "fit"
+
+    def configure_optimizers(self) -> Any:
+        """One AdamW with a parameter group for each network, and the linear warm-up."""
+        groups = [
+            {"params": list(self.policy.parameters()), "lr": self.learning_rate, "name": "policy"},
+            {"params": list(self.value.parameters()), "lr": self.value_learning_rate, "name": "value"},
+        ]
+        optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
+        warmup = max(1, self.warmup_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    # ---- the engine's side ---------------------------------------------------------------------
+
+    def engine_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The policy's weights under the names of its checkpoint, one at a time."""
+        from rlef_lightning.models.weights import engine_weights
+
+        return engine_weights(self.policy.model)
+
+    @torch.no_grad()
+    def sequence_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of each token after the first, by the policy as it is now."""
+        tokens = [TokenSequence(token_ids=tuple(ids), spans=((1, len(ids)),)) for ids in sequences]
+        packed = collate_sequences(tokens).to(self.device)
+        logprobs, _ = self._logprobs(self.policy, packed, 1.0)
+        return [list(row) for row in split_turns(logprobs, packed)]
+
+    # ---- scoring -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self, episodes: Sequence[Episode], temperature: float) -> Scored:
+        """One pass of the three networks over fresh episodes: everything that the updates need.
+
+        Args:
+            episodes: Just sampled, by the weights that the policy has now.
+            temperature: At which they were sampled.
+        """
+        sequences = [episode_sequence(episode) for episode in episodes]
+        numbers: dict[int, _EpisodeNumbers] = {}
+        entropies: list[Tensor] = []
+        for members in pack(sequences, self.pack_tokens):
+            packed = collate_sequences([sequences[i] for i in members]).to(self.device)
+            policy, entropy = self._logprobs(self.policy, packed, temperature)
+            reference, _ = self._logprobs(self.reference, packed, temperature)
+            values = self.value(packed).tolist()
+            entropies.append(entropy)
+            turns = iter(
+                zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True)
+            )
+            for i in members:
+                own = [next(turns) for _ in sequences[i].spans]
+                numbers[i] = _EpisodeNumbers(*(list(column) for column in zip(*own, strict=True)))
+        return self._assemble(episodes, [numbers[i] for i in range(len(sequences))], torch.cat(entropies))
+
+    def _assemble(
+        self, episodes: Sequence[Episode], numbers: Sequence[_EpisodeNumbers], entropy: Tensor
+    ) -> Scored:
+        scored = score_episodes(
+            episodes,
+            [n.policy for n in numbers],
+            [n.reference for n in numbers],
+            [n.values for n in numbers],
+            rewards=self.objective.rewards,
+            beta=self.objective.beta,
+            normalisation=self.objective.normalisation,
+        )
+        samples = [to_training_sample(s, n.policy) for s, n in zip(scored, numbers, strict=True)]
+        behaviour = torch.tensor([x for sample in samples for x in sample.behaviour_logprobs])
+        policy = torch.tensor([x for sample in samples for x in sample.policy_logprobs])
+        mismatch = engine_mismatch(behaviour, policy)
+        values = torch.tensor([v for s in scored for v in s.values])
+        returns = torch.tensor([r for s in scored for r in s.returns])
+        ratios = [k for s in scored for k in s.mean_log_ratios]
+        metrics = {
+            "kl": sum(ratios) / len(ratios),
+            "entropy": float(entropy.mean()),
+            "return": sum(s.returns[0] for s in scored) / len(scored),
+            "value_explained_variance": explained_variance(values, returns),
+            "mismatch_mean": mismatch.mean_abs,
+            "mismatch_max": mismatch.max_abs,
+        }
+        return Scored(samples=samples, metrics=metrics)
+
+    @staticmethod
+    def _logprobs(network: Any, packed: PackedSequences, temperature: float) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = network(
+            packed, lambda hidden, weight: token_logprobs(hidden, weight, packed.target_ids, temperature)
+        )
+        return result
+
+    # ---- updating ------------------------------------------------------------------------------
+
+    def training_step(self, batch: MiniBatch, batch_idx: int) -> None:
+        """One optimizer step on one mini-batch, its packs one after the other (RLEF, sec. 2.2)."""
+        began = time.perf_counter()
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        sums: dict[str, float] = {}
+        for packed in batch.packs:
+            for name, number in self._backward(packed, batch).items():
+                sums[name] = sums.get(name, 0.0) + number
+        sums |= self._clip_gradients()
+        optimizer.step()
+        self.lr_schedulers().step()
+        self._steps.append(sums)
+        tokens = sum(len(packed.token_ids) for packed in batch.packs)
+        self._updating = (self._updating[0] + tokens, self._updating[1] + time.perf_counter() - began)
+
+    def _backward(self, packed: PackedBatch, batch: MiniBatch) -> dict[str, float]:
+        policy = self._policy_loss(packed, batch)
+        self.manual_backward(policy.loss)
+        value = self._value_loss(packed, batch)
+        self.manual_backward(value.loss)
+        return {
+            "policy_loss": policy.loss.item(),
+            "value_loss": value.loss.item(),
+            "clip_fraction": policy.clip_fraction.item(),
+            "update_kl": policy.approx_kl.item(),
+            "behaviour_correction": policy.correction_mean.item(),
+            "value_clip_fraction": value.clip_fraction.item(),
+        }
+
+    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch) -> PolicyLoss:
+        logprobs, _ = self._logprobs(self.policy, packed, batch.temperature)
+        return policy_loss(
+            logprobs,
+            packed.policy_logprobs,
+            packed.behaviour_logprobs,
+            packed.advantages[packed.turn_of_token],
+            torch.ones_like(packed.target_ids, dtype=torch.bool),
+            total_tokens=batch.response_tokens,
+            clip_epsilon=self.objective.clip_epsilon,
+        )
+
+    def _value_loss(self, packed: PackedBatch, batch: MiniBatch) -> ValueLoss:
+        return value_loss(
+            self.value(packed),
+            packed.old_values,
+            packed.returns,
+            torch.ones_like(packed.value_index, dtype=torch.bool),
+            total_turns=batch.turns,
+            clip=self.objective.value_clip,
+        )
+
+    def _clip_gradients(self) -> dict[str, float]:
+        limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
+        networks = {"policy": self.policy, "value": self.value}
+        return {
+            f"gradient_norm_{name}": float(torch.nn.utils.clip_grad_norm_(network.parameters(), limit))
+            for name, network in networks.items()
+        }
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means over this epoch's optimizer steps, and the throughput of updating."""
+        names = self._steps[0] if self._steps else {}
+        means = {name: sum(step[name] for step in self._steps) / len(self._steps) for name in names}
+        tokens, seconds = self._updating
+        if seconds:
+            means["updating_tokens_per_s"] = tokens / seconds
+        means["learning_rate"] = self.optimizers().param_groups[0]["lr"]
+        self.log_dict({f"train/{name}": number for name, number in means.items()}, sync_dist=True)
+        self._steps, self._updating = [], (0, 0.0)
+
+    def on_train_epoch_start(self) -> None:
+        """Log what the data module measured while it collected this epoch's episodes."""
+        metrics: dict[str, float] = self.trainer.datamodule.collection_metrics  # type: ignore[attr-defined]
+        self.log_dict({f"train/{name}": number for name, number in metrics.items()}, sync_dist=True)
+
+    # ---- evaluation ----------------------------------------------------------------------------
+
+    def validation_step(self, batch: Evaluated, batch_idx: int) -> None:
+        """Log the solve rate of one evaluation."""
+        self._log_evaluation(evaluation_metrics(batch, "validation"))
+
+    def test_step(self, batch: Evaluated, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the solve rate of one of the evaluations of `data.tests`."""
+        self._log_evaluation(evaluation_metrics(batch, f"test/{batch.name}"))
+
+    def _log_evaluation(self, metrics: dict[str, float]) -> None:
+        self.log_dict(metrics, batch_size=1, add_dataloader_idx=False, sync_dist=True)
+
+    def predict_step(self, batch: Evaluated, batch_idx: int) -> tuple[Episode, ...]:
+        """Hand the episodes on; a prediction writer takes their solutions."""
+        return batch.collection.episodes
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen reference out: it is the model folder's own weights."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other networks.
+
+        Raises:
+            CheckpointError: a weight is missing or has another shape.
+        """
+        stored = checkpoint["state_dict"]
+        for name, tensor in self.state_dict().items():
+            if name.startswith("reference."):
+                continue
+            found = tuple(stored[name].shape) if name in stored else None
+            if found != tuple(tensor.shape):
+                raise CheckpointError(
+                    f"the checkpoint does not fit model.model_folder={self.model_folder!r}: weight {name} is "
+                    f"{found or 'missing'} there and {tuple(tensor.shape)} here"
+                )

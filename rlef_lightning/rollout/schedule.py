@@ -1,0 +1,124 @@
+"""Episodes' waits -> the order in which the engine steps and replies are handed on.
+
+Every episode is a coroutine that waits for the engine or for the executor. This file owns both waits:
+it steps the engine while programs run, and in the reproducible mode it hands an execution's reply on
+at a fixed engine step, whenever the program really ended. It knows no dialogue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rlef_lightning.generation import Engine
+from rlef_lightning.types import Completion, Sampling
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Held:
+    """A reply that is due at a step."""
+
+    due: int
+    work: asyncio.Task[Any]
+    gate: asyncio.Future[Any]
+
+
+class Schedule:
+    """Drives one engine for many coroutines; one schedule per collection.
+
+    Args:
+        engine: Steps are taken by `run` alone.
+        reply_after_steps: See `Pace.reply_after_steps`.
+    """
+
+    def __init__(self, engine: Engine, reply_after_steps: int | None) -> None:
+        self._engine = engine
+        self._delay = reply_after_steps
+        self._held: deque[_Held] = deque()
+        self._generating = 0
+        self._wake = asyncio.Event()
+        self.steps = 0
+
+    async def generate(self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int) -> Completion:
+        """One response; others are sampled in the same batch."""
+        future = self._engine.submit(prompt_token_ids, sampling, seed)
+        self._generating += 1
+        future.add_done_callback(self._generated)
+        self._wake.set()
+        return await future
+
+    def _generated(self, _: asyncio.Future[Completion]) -> None:
+        self._generating -= 1
+
+    async def execute(self, work: Awaitable[T]) -> T:
+        """The result of running a program, at once or at the step when it is due."""
+        if self._delay is None:
+            return await work
+        gate: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(work)
+        self._held.append(_Held(due=self.steps + self._delay, work=task, gate=gate))
+        self._wake.set()
+        return await gate
+
+    async def run(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
+        """Step until every episode task is done; the first exception among them is raised."""
+        try:
+            while not all(task.done() for task in episodes):
+                await self._advance(episodes)
+        finally:
+            await self._abandon(episodes)
+        for task in episodes:
+            task.result()
+
+    async def _advance(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
+        # One turn of the event loop lets every episode that can go on reach its next wait.
+        await asyncio.sleep(0)
+        self._raise_failure(episodes)
+        if self._delay is not None:
+            await self._release_due()
+        if self._generating:
+            self._engine.step()
+            self.steps += 1
+        elif self._held:
+            self.steps = max(self.steps, self._held[0].due)
+        else:
+            await self._wait_for_work(episodes)
+
+    async def _release_due(self) -> None:
+        while self._held and self._held[0].due <= self.steps:
+            held = self._held.popleft()
+            try:
+                held.gate.set_result(await held.work)
+            except Exception as error:
+                held.gate.set_exception(error)
+            # The episode runs up to its next wait before the next reply is handed on: a fixed order.
+            await asyncio.sleep(0)
+
+    async def _wait_for_work(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
+        """Nothing to sample: sleep until an episode asks for a response or ends."""
+        self._wake.clear()
+        waker = asyncio.ensure_future(self._wake.wait())
+        running = [task for task in episodes if not task.done()]
+        if running:
+            await asyncio.wait([waker, *running], return_when=asyncio.FIRST_COMPLETED)
+        waker.cancel()
+
+    def _raise_failure(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
+        for task in episodes:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                task.result()
+
+    async def _abandon(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
+        """After a failure: nothing may stay queued in the engine or run on."""
+        unfinished = [task for task in episodes if not task.done()]
+        if unfinished or self._generating:
+            self._engine.abort()
+        leftover = [*unfinished, *(held.work for held in self._held)]
+        for task in leftover:
+            task.cancel()
+        await asyncio.gather(*leftover, return_exceptions=True)

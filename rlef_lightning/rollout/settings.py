@@ -1,0 +1,56 @@
+"""How episodes are played: the numbers that a config gives for training and for each evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlef_lightning.errors import ConfigError
+from rlef_lightning.types import Sampling
+
+Feedback = Literal["true", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaySettings:
+    """One way to play episodes (RLEF, sec. 2.1 and 6).
+
+    Example: independent samples are PlaySettings(turn_limit=1, samples_per_problem=12)
+    """
+
+    turn_limit: int = 3
+    """Most responses of one episode; 1 gives independent samples without feedback."""
+    samples_per_problem: int = 1
+    """Episodes of each problem."""
+    feedback: Feedback = "true"
+    """"true": of the program itself; "random": of a wrong program of another problem (the ablation)."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How responses are drawn."""
+
+    def __post_init__(self) -> None:
+        for name in ("turn_limit", "samples_per_problem"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How sampling and execution are interleaved."""
+
+    max_in_flight: int = 256
+    """Episodes that are played at the same time."""
+    reply_after_steps: int | None = None
+    """None: an episode goes on as soon as its program has run (fastest). A number: exactly so many engine
+    steps after it was handed in, so that the engine sees the same batches in every run and a run can be
+    repeated bit for bit; slower programs hold up the engine."""
+    max_dropped_share: float = 0.02
+    """A collection in which more than this share of the episodes is dropped (sandbox failures, numbers that
+    are not finite) stops the run."""
+
+    def __post_init__(self) -> None:
+        if self.max_in_flight < 1:
+            raise ConfigError(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
+        if self.reply_after_steps is not None and self.reply_after_steps < 1:
+            raise ConfigError(
+                f"reply_after_steps is {self.reply_after_steps}; it must be null or at least 1"
+            )
