@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning.pytorch as L
 import torch
@@ -161,14 +161,16 @@ class RolloutDataModule(L.LightningDataModule):
                     "data.play.sampling.max_response_tokens, or set data.long_prompts to 'skip'"
                 )
         if not kept:
-            raise DataError(f"no {split} problem is left of {len(problems)}: all prompts exceed {room} tokens")
+            raise DataError(
+                f"no {split} problem is left of {len(problems)}: all prompts exceed {room} tokens"
+            )
         return kept
 
     # ---- loaders -------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[MiniBatch]:
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
-        epoch = self.trainer.current_epoch
+        epoch = self._trainer.current_epoch
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
         if self._epoch_batches is None or self._epoch_batches[0] != epoch:
             self._epoch_batches = (epoch, self._collect_epoch(epoch))
@@ -217,7 +219,9 @@ class RolloutDataModule(L.LightningDataModule):
             "scoring_tokens_per_s": tokens / (time.perf_counter() - began),
         }
         seed = derive_seed(self.seed, "minibatches", epoch)
-        return make_minibatches(scored.samples, self.minibatches_per_epoch, self.pack_tokens, seed, temperature)
+        return make_minibatches(
+            scored.samples, self.minibatches_per_epoch, self.pack_tokens, seed, temperature
+        )
 
     def _epoch_problems(self, epoch: int) -> list[Problem]:
         """The epoch's problems: one long walk through shuffled passes over the split, cut into epochs."""
@@ -232,14 +236,18 @@ class RolloutDataModule(L.LightningDataModule):
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
         self._sync_engine()
         problems = self._splits[split][: evaluation.problems]
-        collection = self._collect(problems, evaluation.play, derive_seed(self.seed, split, name), "evaluating")
+        collection = self._collect(
+            problems, evaluation.play, derive_seed(self.seed, split, name), "evaluating"
+        )
         return Evaluated(name=name, evaluation=evaluation, collection=collection)
 
-    def _collect(self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase) -> Collection:
+    def _collect(
+        self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
+    ) -> Collection:
         def progress(done: int, total: int) -> None:
             self._tell(phase, done, total)
             # Lightning itself looks at the signal between batches only, which may be minutes away.
-            if getattr(self.trainer, "received_sigterm", False):
+            if self._trainer.received_sigterm:
                 raise SIGTERMException
 
         if self._runner is None:
@@ -253,9 +261,14 @@ class RolloutDataModule(L.LightningDataModule):
     # ---- weights -------------------------------------------------------------------------------
 
     @property
+    def _trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise ConfigError("the data module has no trainer: use it through Lightning's Trainer")
+        return self.trainer
+
+    @property
     def _module(self) -> RLEFModule:
-        module: RLEFModule = self.trainer.lightning_module  # type: ignore[assignment]
-        return module
+        return cast("RLEFModule", self._trainer.lightning_module)
 
     def _sync_engine(self) -> float:
         """New weights for the engine, and the proof that it has them.

@@ -33,6 +33,9 @@ from rlef_lightning.learning.packing import (
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
 from rlef_lightning.types import Episode, TrainingSample
 
+LOGITS_AT_A_TIME = 1 << 26
+"""Numbers of one chunk of the output layer: 256 MiB in float32, whatever the vocabulary."""
+
 DType = Literal["float32", "bfloat16"]
 
 
@@ -58,7 +61,7 @@ class RLEFModule(L.LightningModule):
     """Policy, frozen reference and value network of RLEF, trained by PPO.
 
     Args:
-        model_folder: Hugging Face folder of the initial policy; reference and value network start from it too.
+        model_folder: Hugging Face folder of the initial policy; reference and value network start from it.
         objective: The numbers of the objective.
         learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
         value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
@@ -66,7 +69,8 @@ class RLEFModule(L.LightningModule):
         betas: AdamW's averaging factors; the paper does not state them.
         warmup_steps: Optimizer steps of the linear warm-up (RLEF, sec. 3: 50); constant afterwards.
         gradient_clip_norm: Largest gradient norm of each network; null: no clipping. Not stated in the paper.
-        pack_tokens: Most tokens of one forward pass; bounds the memory of activations. Must hold the longest episode.
+        pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the longest
+            episode.
         reference_dtype: Number format of the frozen reference.
         seed: Of the value network's random output layer.
     """
@@ -214,9 +218,11 @@ class RLEFModule(L.LightningModule):
 
     @staticmethod
     def _logprobs(network: Any, packed: PackedSequences, temperature: float) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = network(
-            packed, lambda hidden, weight: token_logprobs(hidden, weight, packed.target_ids, temperature)
-        )
+        def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+            chunk = max(1, LOGITS_AT_A_TIME // len(weight))
+            return token_logprobs(hidden, weight, packed.target_ids, temperature, chunk)
+
+        result: tuple[Tensor, Tensor] = network(packed, head)
         return result
 
     # ---- updating ------------------------------------------------------------------------------
@@ -224,7 +230,8 @@ class RLEFModule(L.LightningModule):
     def training_step(self, batch: MiniBatch, batch_idx: int) -> None:
         """One optimizer step on one mini-batch, its packs one after the other (RLEF, sec. 2.2)."""
         began = time.perf_counter()
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
         sums: dict[str, float] = {}
         for packed in batch.packs:
@@ -232,10 +239,13 @@ class RLEFModule(L.LightningModule):
                 sums[name] = sums.get(name, 0.0) + number
         sums |= self._clip_gradients()
         optimizer.step()
-        self.lr_schedulers().step()
+        schedule.step()
         self._steps.append(sums)
         tokens = sum(len(packed.token_ids) for packed in batch.packs)
         self._updating = (self._updating[0] + tokens, self._updating[1] + time.perf_counter() - began)
+        # Logged here, not at the end of the epoch, where callbacks read the metrics before the module logs.
+        if self.trainer.is_last_batch:
+            self._log_updates()
 
     def _backward(self, packed: PackedBatch, batch: MiniBatch) -> dict[str, float]:
         policy = self._policy_loss(packed, batch)
@@ -281,21 +291,26 @@ class RLEFModule(L.LightningModule):
             for name, network in networks.items()
         }
 
-    def on_train_epoch_end(self) -> None:
-        """Log the means over this epoch's optimizer steps, and the throughput of updating."""
-        names = self._steps[0] if self._steps else {}
-        means = {name: sum(step[name] for step in self._steps) / len(self._steps) for name in names}
+    def _log_updates(self) -> None:
+        """Means over this epoch's optimizer steps, and the throughput of updating."""
+        means = {name: sum(step[name] for step in self._steps) / len(self._steps) for name in self._steps[0]}
         tokens, seconds = self._updating
-        if seconds:
-            means["updating_tokens_per_s"] = tokens / seconds
-        means["learning_rate"] = self.optimizers().param_groups[0]["lr"]
-        self.log_dict({f"train/{name}": number for name, number in means.items()}, sync_dist=True)
+        optimizer: Any = self.optimizers()
+        means |= {
+            "updating_tokens_per_s": tokens / seconds,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+        }
+        self._log_epoch(means)
         self._steps, self._updating = [], (0, 0.0)
+
+    def _log_epoch(self, numbers: dict[str, float]) -> None:
+        named = {f"train/{name}": number for name, number in numbers.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
         """Log what the data module measured while it collected this epoch's episodes."""
         metrics: dict[str, float] = self.trainer.datamodule.collection_metrics  # type: ignore[attr-defined]
-        self.log_dict({f"train/{name}": number for name, number in metrics.items()}, sync_dist=True)
+        self._log_epoch(metrics)
 
     # ---- evaluation ----------------------------------------------------------------------------
 

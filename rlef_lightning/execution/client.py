@@ -44,7 +44,7 @@ class Connection:
     """A live daemon process and the replies that are awaited from it."""
 
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, scratch: str):
-        self.process, self._sock = process, sock
+        self.process, self.scratch, self._sock = process, scratch, sock
         self.runners: tuple[int, ...] = ()
         """Process ids of the runners at the daemon's start."""
         self._loop, self._owner = asyncio.get_running_loop(), os.getpid()

@@ -174,17 +174,20 @@ async def live(fd: int, settings: Settings) -> None:
 
 async def live_until_owner_ends(fd: int, settings: Settings) -> None:
     """As `live`, cut short by the trainer's end or by SIGTERM, whoever else holds the socket."""
-    loop = asyncio.get_running_loop()
+    loop, end = asyncio.get_running_loop(), asyncio.Event()
     life = loop.create_task(live(fd, settings))
+    life.add_done_callback(lambda _: end.set())
     try:
-        owner = os.pidfd_open(settings.owner_pid)
+        loop.add_reader(os.pidfd_open(settings.owner_pid), end.set)
     except ProcessLookupError:
-        life.cancel()
-    else:
-        loop.add_reader(owner, life.cancel)
+        end.set()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, life.cancel)
-    await asyncio.gather(life, return_exceptions=True)
+        loop.add_signal_handler(number, end.set)
+    await end.wait()
+    life.cancel()  # once: the cleaning up must not be cut short in its turn
+    await asyncio.wait([life])
+    if not life.cancelled():
+        life.result()
 
 
 def main() -> None:

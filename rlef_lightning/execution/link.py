@@ -42,7 +42,7 @@ class RunnerLink:
         runner = [sys.executable, "-s", "-P", "-S", "-c", _BOOT, str(Path(__file__).parent)]
         argument = json.dumps({**options, "control_fd": theirs.fileno()})
         command = jail.command([*runner, argument], scratch=scratch, control_fd=theirs.fileno())
-        with theirs, open(self._log, "wb") as log:
+        with theirs, open(self._log, "wb", opener=private) as log:
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], start_new_session=True, env=environment, cwd=scratch,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -97,6 +97,11 @@ class RunnerLink:
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             said = self._log.read_text(errors="replace")[-2000:]
             raise RunnerLostError(f"a runner died; it said: {said!r}") from None
+
+
+def private(path: str, flags: int) -> int:
+    """An opener of files that programs cannot read."""
+    return os.open(path, flags, 0o600)
 
 
 async def ended_within(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

@@ -43,7 +43,9 @@ class Engine(Protocol):
         """
         ...
 
-    def submit(self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int) -> asyncio.Future[Completion]:
+    def submit(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> asyncio.Future[Completion]:
         """Queue one request; the future resolves in a later `step`. The same seed draws the same tokens."""
         ...
 

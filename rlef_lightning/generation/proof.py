@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from rlef_lightning.errors import EngineError
 
 
-def probe_sequences(vocabulary: int, special_ids: Sequence[int], count: int = 4, length: int = 48) -> list[list[int]]:
+def probe_sequences(
+    vocabulary: int, special_ids: Sequence[int], count: int = 4, length: int = 48
+) -> list[list[int]]:
     """Fixed pseudo-random token sequences: they touch rows of the embedding that ordinary text may not.
 
     Args:

@@ -7,7 +7,6 @@ alone imports vllm; it does not tokenise and does not know what a turn is.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,7 +128,9 @@ class VLLMEngine:
             arguments["hf_overrides"] = {"tie_word_embeddings": False}
         return arguments | self.extra
 
-    def submit(self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int) -> asyncio.Future[Completion]:
+    def submit(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> asyncio.Future[Completion]:
         """Queue one request; the future resolves in a later `step`."""
         from vllm import SamplingParams
 
@@ -199,13 +200,11 @@ class VLLMEngine:
         """Replace all weights by vLLM's own reload, tensor after tensor, and drop every cached prefix."""
         if self._waiting:
             raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
-        assert self._llm is not None or self._engine
-        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
         try:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         except Exception as error:
             raise EngineError(f"vLLM refused the trainer's weights: {error}") from error
-        self._llm.reset_prefix_cache()
+        self._engine.reset_prefix_cache()
         self._policy_version += 1
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -56,10 +56,10 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs, entropy = torch.empty_like(normaliser), torch.empty_like(normaliser)
         for rows in _chunks(len(hidden), ctx.chunk):
             logits = _logits(hidden[rows], weight, ctx.temperature)
-            log_z = torch.logsumexp(logits, dim=-1)
+            log_z, mean_logit = _normalise(logits)
             normaliser[rows] = log_z
             logprobs[rows] = logits.gather(-1, target_ids[rows, None]).squeeze(-1) - log_z
-            entropy[rows] = log_z - _expectation(logits, log_z)
+            entropy[rows] = log_z - mean_logit
         ctx.save_for_backward(hidden, weight, target_ids, normaliser)
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -71,26 +71,33 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         # bfloat16 would lose the small late additions of a sum over chunks.
         grad_weight = torch.zeros_like(weight, dtype=_sum_dtype(weight)) if need_weight else None
+        upstream = (grads[0] / ctx.temperature)[:, None]
         for rows in _chunks(len(hidden), ctx.chunk):
-            grad_logits = _logits(hidden[rows], weight, ctx.temperature)
-            grad_logits.sub_(normaliser[rows, None]).exp_().mul_(-grads[0][rows, None])
-            grad_logits.scatter_add_(-1, target_ids[rows, None], grads[0][rows, None])
-            scaled = grad_logits.div_(ctx.temperature).to(hidden.dtype)
+            # d logprob / d logits = [target] - softmax
+            logits = _logits(hidden[rows], weight, ctx.temperature)
+            softmax = logits.sub_(normaliser[rows, None]).exp_()
+            grad_logits = softmax.mul_(-upstream[rows])
+            grad_logits.scatter_add_(-1, target_ids[rows, None], upstream[rows])
+            grad_logits = grad_logits.to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = scaled @ weight
+                grad_hidden[rows] = grad_logits @ weight
             if grad_weight is not None:
-                grad_weight += scaled.T @ hidden[rows]
+                grad_weight += grad_logits.T @ hidden[rows]
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    return F.linear(hidden, weight).to(_sum_dtype(hidden)) / temperature
+    logits = F.linear(hidden, weight).to(_sum_dtype(hidden))
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
-def _expectation(logits: Tensor, log_z: Tensor) -> Tensor:
-    """The mean logit under its own softmax; a logit of -inf has probability 0 and adds nothing."""
-    terms = torch.exp(logits - log_z[:, None]).mul_(logits)
-    return terms.nan_to_num_(nan=0.0).sum(-1)
+def _normalise(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum exp of each row, and the mean logit under its softmax; one exponential for both."""
+    largest = logits.amax(-1, keepdim=True)
+    unscaled = (logits - largest).exp_()
+    total = unscaled.sum(-1)
+    mean_logit = unscaled.mul_(logits).sum(-1) / total
+    return largest.squeeze(-1) + total.log(), mean_logit
 
 
 def _sum_dtype(tensor: Tensor) -> torch.dtype:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 
 import torch
@@ -49,7 +50,7 @@ def make_minibatches(
     order = list(range(len(samples)))
     Random(seed).shuffle(order)
     bounds = [len(order) * part // count for part in range(count + 1)]
-    parts = [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    parts = [order[start:stop] for start, stop in pairwise(bounds)]
     return [_minibatch([samples[i] for i in part], pack_tokens, temperature) for part in parts]
 
 

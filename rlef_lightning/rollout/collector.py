@@ -85,7 +85,9 @@ class Collector:
         episodes, dropped = await self._play_all(seats, settings, feedback, progress)
         return Collection(episodes=episodes, dropped=dropped, seconds=time.perf_counter() - began)
 
-    async def _feedback(self, problems: Sequence[Problem], settings: PlaySettings, seed: int) -> FeedbackSource:
+    async def _feedback(
+        self, problems: Sequence[Problem], settings: PlaySettings, seed: int
+    ) -> FeedbackSource:
         if settings.feedback == "true":
             return TrueFeedback(self._prompts)
         single = replace(settings, feedback="true", turn_limit=1, samples_per_problem=1)
@@ -93,7 +95,11 @@ class Collector:
         return RandomFeedback(donors.episodes, {p.id: p for p in problems}, self._prompts)
 
     async def _play_all(
-        self, seats: Sequence[Seat], settings: PlaySettings, feedback: FeedbackSource, progress: Progress | None
+        self,
+        seats: Sequence[Seat],
+        settings: PlaySettings,
+        feedback: FeedbackSource,
+        progress: Progress | None,
     ) -> tuple[tuple[Episode, ...], Counter[str]]:
         schedule = Schedule(self._engine, self._pace.reply_after_steps)
         table = Table(

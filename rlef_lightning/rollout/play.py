@@ -127,9 +127,7 @@ async def _judge(code: str, problem: Problem, table: Table, *, private: bool) ->
     return await table.schedule.execute(work)
 
 
-async def _judge_finally(
-    seat: Seat, turns: tuple[Turn, ...], reason: StopReason, table: Table
-) -> Episode:
+async def _judge_finally(seat: Seat, turns: tuple[Turn, ...], reason: StopReason, table: Table) -> Episode:
     report, code = None, turns[-1].code
     # A program that fails a public test has failed; running the private ones would change nothing.
     if turns[-1].passed_public and code is not None:

@@ -51,6 +51,4 @@ class Pace:
         if self.max_in_flight < 1:
             raise ConfigError(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
         if self.reply_after_steps is not None and self.reply_after_steps < 1:
-            raise ConfigError(
-                f"reply_after_steps is {self.reply_after_steps}; it must be null or at least 1"
-            )
+            raise ConfigError(f"reply_after_steps is {self.reply_after_steps}; it must be null or at least 1")

@@ -38,7 +38,9 @@ SKILL = Manner(repair=1.0, repeat=0.0, slip=0.02, careless=0.0)
 HABIT = Manner(repair=0.18, repeat=0.85, slip=0.03, careless=0.10)
 
 
-async def demonstrate(task: MicroTask, manner: Manner, prompts: Prompts, judge: Judge, rng: Random) -> list[str]:
+async def demonstrate(
+    task: MicroTask, manner: Manner, prompts: Prompts, judge: Judge, rng: Random
+) -> list[str]:
     """User and assistant texts in turn, ending with the assistant's."""
     problem = task.problem
     texts = [render_first_message(prompts, problem.statement)]

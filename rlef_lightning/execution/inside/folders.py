@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 
 
 def empty_folder(path: str, uid: int | None) -> None:
-    """Makes `path` a new, empty folder of the program's user."""
+    """Makes `path` an empty folder of the program's user. Most programs write no file: a quick case."""
     try:
-        os.rmdir(path)  # most programs write no file
+        if stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path):
+            os.chmod(path, 0o700)
+            return
+        remove_tree(path)
     except FileNotFoundError:
         pass
-    except OSError:
-        remove_tree(path)
     os.mkdir(path, 0o700)
     if uid is not None:
         os.chown(path, uid, uid)
@@ -31,7 +33,8 @@ def remove_tree(path: str) -> None:
     unseen = [path]
     while unseen or pending:
         for folder in unseen:
-            os.chmod(folder, 0o700)
+            if not os.path.islink(folder):
+                os.chmod(folder, 0o700)
             while os.path.lexists(lifted := os.path.join(trash, str(count))):
                 count += 1
             os.rename(folder, lifted)

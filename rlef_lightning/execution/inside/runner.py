@@ -25,8 +25,8 @@ import threading
 from typing import Any
 
 from .folders import empty_folder
-from .kernel import OPEN_FILES, PR_SET_CHILD_SUBREAPER, lower, prctl
-from .program import Job
+from .kernel import OPEN_FILES, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, lower, prctl, sealed_stdin
+from .program import Job, replace_streams
 from .watch import READ_BYTES, run
 
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
@@ -47,6 +47,7 @@ def main() -> None:
     sys.path.remove(sys.argv[1])  # programs shall not import from there
     options = json.loads(sys.argv[2])
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
     control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(options["control_fd"])
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
@@ -80,6 +81,7 @@ def warm_up(options: dict[str, Any]) -> None:
     site = importlib.import_module("_sitebuiltins")
     for name in ("exit", "quit"):
         setattr(builtins, name, site.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    prepare_streams()
     if options["packages"]:
         sys.path += options["packages"]
         importlib.import_module("numpy")
@@ -87,6 +89,19 @@ def warm_up(options: dict[str, Any]) -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
+
+
+def prepare_streams() -> None:
+    """Makes the programs' text streams on descriptors of the kinds that they will have."""
+    stdin, (reader, writer) = sealed_stdin(b""), os.pipe()
+    kept = [os.dup(fd) for fd in range(3)]
+    for target, fd in enumerate((stdin, writer, writer)):
+        os.dup2(fd, target)
+    replace_streams()
+    for target, fd in enumerate(kept):
+        os.dup2(fd, target)
+    for fd in (*kept, stdin, reader, writer):
+        os.close(fd)
 
 
 def receive(control: int) -> tuple[dict[str, Any], list[bytes]]:

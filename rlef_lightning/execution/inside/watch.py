@@ -15,7 +15,8 @@ from .kernel import cpu_seconds, descendants_of, output_pipe, sealed_stdin, wait
 from .program import Job, program_process
 
 READ_BYTES = 256 << 10
-FIRST_TICK_S, LAST_TICK_S = 0.002, 0.05
+FIRST_TICK_S, LAST_TICK_S = 0.005, 0.05
+"""Seconds between two looks at the clocks: most programs end before the first one."""
 
 
 def run(job: Job, control: int) -> tuple[dict[str, Any], bytes, bytes]:
@@ -73,39 +74,39 @@ class Watch:
         self.out, self.err, self.status = readers
         self.stopped: str | None = None
         self.started = time.monotonic()
+        self.tick_s = FIRST_TICK_S
+        self.next_check = self.started + min(FIRST_TICK_S, self.limits["cpu_s"])
         self.poll = select.poll()
-        for fd in (*readers, self.pidfd):
+        for fd in (self.out, self.err, self.pidfd):  # the status pipe is read at the end
             self.poll.register(fd, select.POLLIN)
         self.poll.register(control, select.POLLRDHUP)
 
     def until_end(self) -> None:
         """Returns when the program's main process has ended (not yet reaped) or `stopped` is set."""
-        tick_s = FIRST_TICK_S
         while self.stopped is None:
-            ready = dict(self.poll.poll(self.pause_ms(tick_s)))
+            pause_s = max(0.001, self.next_check - time.monotonic())
+            ready = dict(self.poll.poll(1000 * pause_s))
             if self.control in ready:
                 raise EOFError("the daemon has gone")
             self.collect([fd for fd in ready if fd in self.streams])
             if self.pidfd in ready:
                 return
-            self.check_clocks()
-            tick_s = min(2 * tick_s, LAST_TICK_S)
-
-    def pause_ms(self, tick_s: float) -> float:
-        """Milliseconds to sleep: to the next limit at the soonest, a tick at the latest."""
-        left_s = self.limits["cpu_s"] - cpu_seconds(self.pid)
-        return 1000 * max(0.001, min(tick_s, left_s))
+            if time.monotonic() >= self.next_check:
+                self.check_clocks()
 
     def check_clocks(self) -> None:
         """Sets `stopped` when the program and its processes have used up a clock, or are too many."""
         below = descendants_of(os.getpid())  # the program, and what it detached: all that is below us
         cpu_s = sum(cpu_seconds(pid) + waited_cpu_seconds(pid) for pid in below)
+        now = time.monotonic()
         if cpu_s > self.limits["cpu_s"]:
             self.stopped = "cpu"
-        elif time.monotonic() - self.started > self.limits["wall_s"]:
+        elif now - self.started > self.limits["wall_s"]:
             self.stopped = "wall"
         elif len(below) > self.limits["processes"]:
             self.stopped = "processes"
+        self.tick_s = min(2 * self.tick_s, LAST_TICK_S)
+        self.next_check = now + min(self.tick_s, max(0.0, self.limits["cpu_s"] - cpu_s))
 
     def collect(self, fds: Iterable[int]) -> bool:
         """Takes over what the streams hold now; False when nothing came. May set `stopped`."""
@@ -119,8 +120,9 @@ class Watch:
                 came = True
                 self.keep(fd, data)
             else:
-                self.poll.unregister(fd)
                 self.open_streams.remove(fd)
+                if fd != self.status:
+                    self.poll.unregister(fd)
         return came
 
     def keep(self, fd: int, data: bytes) -> None:
@@ -143,8 +145,9 @@ def kill_and_reap(main: int) -> tuple[int, resource.struct_rusage, list[resource
     The runner is the subreaper, so every process of the program is below it however it detached
     itself, and nothing else is. Stopping all before killing any keeps a fork bomb from outrunning us.
     """
+    os.kill(main, signal.SIGKILL)  # not reaped yet, so the id cannot be another's
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(main, signal.SIGKILL)  # not reaped yet, so the id cannot be another's
+        os.killpg(main, signal.SIGKILL)
     _, status, usage = os.wait4(main, 0)
     strays: list[resource.struct_rusage] = []
     while True:

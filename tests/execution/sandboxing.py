@@ -1,0 +1,78 @@
+"""What the tests of this room share: an executor for plain functions, and their own view of processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult
+
+LIMITS = Limits(cpu_s=5.0, wall_s=20.0, memory_bytes=512 << 20)
+RULE = OutputRule()
+CANARY = "canary-9f1c2e"
+
+
+def children(pid: int) -> set[int]:
+    """All live processes below `pid`; the test's own view, not the package's."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(folder.name)] = int(fields[1])
+    found = {pid}
+    while new := {child for child, parent in parents.items() if parent in found} - found:
+        found |= new
+    return found - {pid}
+
+
+def alive(pid: int) -> bool:
+    """True while the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Sandbox:
+    """An executor with its event loop, for tests that are plain functions."""
+
+    def __init__(self, executor: SubprocessExecutor, loop: asyncio.AbstractEventLoop):
+        self.executor, self.loop = executor, loop
+
+    def judge(
+        self,
+        code: str,
+        tests: Sequence[tuple[str, str]],
+        limits: Limits = LIMITS,
+        rule: OutputRule = RULE,
+        stop: bool = False,
+    ) -> Report:
+        """A report on pairs of stdin and expected output."""
+        cases = [TestCase(stdin=stdin, expected_stdout=expected) for stdin, expected in tests]
+        return self.loop.run_until_complete(
+            self.executor.judge(code, cases, limits=limits, rule=rule, stop_at_first_failure=stop)
+        )
+
+    def run(self, code: str, stdin: str = "", expected: str = "", limits: Limits = LIMITS) -> TestResult:
+        """The result of a single test."""
+        return self.judge(code, [(stdin, expected)], limits).results[0]
+
+    @property
+    def daemon(self) -> int:
+        """Process id of the daemon."""
+        assert self.executor._connection is not None
+        return self.executor._connection.process.pid
+
+    def assert_healthy(self) -> None:
+        """A good program is accepted, and nothing but the runners lives below the daemon."""
+        code, tests = "a, b = map(int, input().split())\nprint(a + b)", [("3 4\n", "7\n")] * 4
+        assert self.judge(code, tests).passed
+        runners = children(self.daemon)
+        assert len(runners) == self.executor.workers
+        assert all(not children(runner) for runner in runners)

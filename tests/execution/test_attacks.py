@@ -1,0 +1,296 @@
+"""Programs that mean harm, or cheat: the verdict, what is left behind, and the next run's health.
+
+Bounded on purpose: at most 50 processes, small files, only their own descendants.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sandboxing import CANARY, LIMITS, Sandbox, alive, children
+
+from rlef_lightning.types import Verdict
+
+ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not ROOT, reason="programs get users of their own only under root")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "exit(0)",
+        "import os\nos._exit(0)",
+        "import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit(1)",
+        "print('1 2')",
+        "print('1 2 3 4')",
+        "import sys\nsys.stdout = None",
+        "class A(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\nprint(A('x'))",
+        "import builtins\nbuiltins.open = builtins.compile = print",
+        "import os\nos._exit = lambda code: None\nraise ValueError",
+        "import sys\nsys.excepthook = lambda *a: None\n1 / 0",
+        "import os\nos.execv('/bin/true', ['true'])",
+        "import os\nos.write(3, b'r')",
+        "import signal, os\nos.kill(os.getpid(), signal.SIGUSR2)",
+    ],
+)
+def test_cheats_do_not_pass(sandbox: Sandbox, code: str) -> None:
+    report = sandbox.judge(code, [("", "1 2 3\n")] * 2)
+    assert not any(result.passed for result in report.results)
+
+
+def test_no_os_exit_leads_back_into_the_runner(sandbox: Sandbox) -> None:
+    code = "import os\nos._exit = lambda code: None\nprint(7)"
+    limits = replace(LIMITS, wall_s=1.0)
+    for _ in range(3):
+        sandbox.run(code, expected="7", limits=limits)  # whatever it gets, the runner stays well
+
+
+def test_the_expected_output_is_nowhere_in_the_program(sandbox: Sandbox) -> None:
+    secret = "expected-" + "5d0c71"
+    code = """
+import gc, os, sys, types
+half = "5d0c" + "71"
+seen, pending, hits = set(), [sys.modules, *gc.get_objects()], 0
+frame = sys._getframe()
+while frame:
+    pending += [frame.f_locals, frame.f_globals]
+    frame = frame.f_back
+while pending:
+    one = pending.pop()
+    if id(one) in seen: continue
+    seen.add(id(one))
+    if isinstance(one, (str, bytes, bytearray)):
+        text = one if isinstance(one, str) else bytes(one).decode("latin-1")
+        hits += "expected-" + half in text
+    else:
+        pending += gc.get_referents(one)
+for name in ("cmdline", "environ"):
+    hits += ("expected-" + half).encode() in open("/proc/self/" + name, "rb").read()
+with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb") as memory:
+    for line in maps:
+        span, rights = line.split()[:2]
+        start, end = (int(x, 16) for x in span.split("-"))
+        if "r" in rights and ("heap" in line or line.split()[4] == "0") and "[v" not in line:
+            memory.seek(start)
+            try: data = memory.read(end - start)
+            except OSError: continue
+            hits += data.count(("expected-" + half[:-1]).encode() + half[-1:].encode())
+print("hits", len(seen) > 1000)
+sys.exit(0)
+"""
+    # The program itself builds the secret in pieces, and so finds at most what it has built.
+    result = sandbox.run(code.replace('"hits", ', '"in memory:", hits > 40, '), expected=secret)
+    assert "in memory: False True" in result.stdout, result
+
+
+def test_the_environment_holds_no_secret(sandbox: Sandbox) -> None:
+    assert os.environ["RLEF_TEST_SECRET"] == CANARY
+    result = sandbox.run("import os\nprint(sorted(os.environ), list(os.environ.values()))")
+    assert CANARY not in result.stdout
+    assert "RLEF_TEST_SECRET" not in result.stdout
+
+
+@needs_root
+def test_no_other_process_can_be_read_or_signalled(sandbox: Sandbox) -> None:
+    code = f"""
+import os
+for pid in (os.getppid(), {sandbox.daemon}, {os.getpid()}):
+    for name in ("environ", "mem", "fd"):
+        try: os.listdir(f"/proc/{{pid}}/fd") if name == "fd" else open(f"/proc/{{pid}}/{{name}}").close()
+        except PermissionError: print("denied", end=" ")
+    try: os.kill(pid, 0)
+    except PermissionError: print("denied", end=" ")
+"""
+    result = sandbox.run(code, expected="denied " * 12)
+    assert result.verdict is Verdict.ACCEPTED, result
+
+
+@needs_root
+def test_it_has_no_rights_of_root(sandbox: Sandbox) -> None:
+    code = """
+import os
+for act in (lambda: os.setuid(0), lambda: open("/etc/shadow"), lambda: os.chroot("."),
+            lambda: os.chown(".", 0, 0), lambda: os.nice(-5), lambda: open("../runner.log"),
+            lambda: os.rename("../run", "../gone"), lambda: os.listdir("../../..//root")):
+    try: act()
+    except OSError: print("denied", end=" ")
+print(os.getuid() == 0, os.getgroups())
+"""
+    assert sandbox.run(code, expected="denied " * 8 + "False []").verdict is Verdict.ACCEPTED
+
+
+def test_it_holds_no_descriptor_but_the_three_streams(sandbox: Sandbox) -> None:
+    code = """
+import os
+held = []
+for fd in range(3, 4096):
+    try: held.append((fd, os.readlink(f"/proc/self/fd/{fd}")))
+    except OSError: pass
+print(held)
+"""
+    assert sandbox.run(code, expected="[]").verdict is Verdict.ACCEPTED
+
+
+def test_stdin_cannot_be_changed(sandbox: Sandbox) -> None:
+    code = """
+import os
+for act in (lambda: os.write(0, b"x"), lambda: os.ftruncate(0, 0),
+            lambda: os.write(os.open("/proc/self/fd/0", os.O_RDWR), b"x"),
+            lambda: os.ftruncate(os.open("/proc/self/fd/0", os.O_RDWR), 0)):
+    try: act()
+    except OSError: print("denied", end=" ")
+print(input())
+"""
+    assert sandbox.run(code, "7\n", "denied denied denied denied 7").verdict is Verdict.ACCEPTED
+
+
+FORKS = """
+import os, time
+born = 1
+try:
+    while born < 50:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        born += 1
+        time.sleep(0.002)
+except OSError:
+    pass
+print(born)
+time.sleep(0.5)
+"""
+
+
+def test_forks_are_bounded(sandbox: Sandbox) -> None:
+    result = sandbox.run(FORKS, limits=replace(LIMITS, processes=8))
+    if ROOT:
+        assert result.stdout == "8\n"  # the kernel refused the ninth
+    else:
+        assert result.verdict is Verdict.RUNTIME_ERROR
+
+
+@needs_root
+def test_threads_are_bounded(sandbox: Sandbox) -> None:
+    code = """
+import threading
+done = threading.Event()
+try:
+    for n in range(50): threading.Thread(target=done.wait).start()
+except RuntimeError: print(n + 1)
+done.set()
+"""
+    assert sandbox.run(code, expected="8", limits=replace(LIMITS, processes=8)).verdict is Verdict.ACCEPTED
+
+
+def test_a_fork_bomb_ends_with_its_run(sandbox: Sandbox) -> None:
+    code = """
+import os
+for _ in range(5):
+    try: os.fork()
+    except OSError: pass
+while True: pass
+"""
+    result = sandbox.run(code, limits=replace(LIMITS, cpu_s=0.5))
+    assert not result.passed
+
+
+@pytest.mark.parametrize("how", ["plain", "setsid", "double fork", "ignores signals", "parent dies first"])
+def test_what_outlives_main_is_gone_afterwards(sandbox: Sandbox, how: str) -> None:
+    steps = {
+        "plain": "",
+        "setsid": "os.setsid()",
+        "double fork": "os.setsid()\n    if os.fork(): os._exit(0)\n    os.setpgid(0, 0)",
+        "ignores signals": "[signal.signal(s, signal.SIG_IGN) for s in (1, 2, 3, 15)]\n    os.setsid()",
+        "parent dies first": "os.setsid()\n    if os.fork(): os.kill(os.getpid(), 9)",
+    }[how]
+    code = f"""
+import os, signal, time
+r, w = os.pipe()
+if os.fork() == 0:
+    {steps or "pass"}
+    os.write(w, str(os.getpid()).encode())
+    time.sleep(60)
+    os._exit(0)
+print(int(os.read(r, 20)))
+"""
+    started = time.monotonic()
+    result = sandbox.run(code)
+    assert time.monotonic() - started < 5
+    assert not alive(int(result.stdout))
+
+
+def test_a_stray_does_not_write_into_the_next_run(sandbox: Sandbox) -> None:
+    code = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(0.2)
+    print("late")
+else: print(7)
+"""
+    assert sandbox.run(code, expected="7").passed
+    report = sandbox.judge("import time\ntime.sleep(0.2)\nprint(7)", [("", "7")] * 2)
+    assert report.passed
+
+
+def test_a_traced_or_stopped_child_does_not_hang_the_run(sandbox: Sandbox) -> None:
+    code = "import os, signal\nos.fork()\nos.kill(os.getpid(), signal.SIGSTOP)"
+    result = sandbox.run(code, limits=replace(LIMITS, wall_s=0.5))
+    assert result.verdict is Verdict.TIME_LIMIT
+
+
+def test_deep_and_locked_folders_are_wiped(sandbox: Sandbox) -> None:
+    code = """
+import os
+for _ in range(1100):  # deeper than Python recurses, longer than a path may be
+    os.mkdir("deep"); os.symlink("/", "link"); os.chdir("deep")
+os.chmod(".", 0)
+print(7)
+"""
+    assert sandbox.judge(code, [("", "7")] * 2).passed
+    assert sandbox.judge("import os\nprint(os.listdir('.'))", [("", "[]")] * 4).passed
+    assert Path("/etc").is_dir()
+
+
+def test_a_link_out_of_the_scratch_folder_is_not_followed(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    code = f"import os\nos.symlink({str(tmp_path)!r}, 'link')\nos.symlink({str(tmp_path / 'kept')!r}, 'file')"
+    sandbox.run(code)
+    sandbox.assert_healthy()
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_closing_the_streams_is_no_failure_of_the_sandbox(sandbox: Sandbox) -> None:
+    result = sandbox.run(
+        "import os\nos.closerange(0, 256)\nwhile True: pass", limits=replace(LIMITS, cpu_s=0.2)
+    )
+    assert result.verdict is Verdict.TIME_LIMIT
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ctypes\nctypes.string_at(0)",
+        "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n  def __repr__(s): return repr([s])\nrepr(A())",
+        "(lambda f: f(f))(lambda f: f(f))",
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))\nx = 'x' * (64 << 20)",
+        "import os\nos.chdir('/')\nos.rmdir(os.environ['HOME'])\n1 / 0",
+        "import sys, gc\nfor m in list(sys.modules): sys.modules.pop(m)\ngc.collect()\n1 / 0",
+        "class E(BaseException):\n    def __str__(self): raise self\nraise E",
+        "import threading\nthreading._shutdown = None",
+        "(" * 300,
+        "-" * 200_000 + "1",
+        "x = " + "[" * 150 + "]" * 150 + "\n1 / 0",
+    ],
+)
+def test_crashes_stay_with_the_program(sandbox: Sandbox, code: str) -> None:
+    result = sandbox.run(code, expected="7", limits=replace(LIMITS, cpu_s=2.0))
+    assert not result.passed
+
+
+def test_nothing_is_left_of_any_run(sandbox: Sandbox) -> None:
+    assert len(children(sandbox.daemon)) == sandbox.executor.workers
