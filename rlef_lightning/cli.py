@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 # Before torch and vllm are imported: idle worker threads must sleep, not spin, because the sandboxed
 # programs need the same cores; and a log line per fork of a tokenizer helps nobody.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -22,12 +22,13 @@ def main(args: Sequence[str] | None = None) -> None:
             purpose are printed in one line, with exit code 1.
     """
     from rlef_lightning.errors import RLEFError
+    from rlef_lightning.fast_help import skip_unused_imports
 
     arguments = list(sys.argv[1:] if args is None else args)
     if {"-h", "--help"} & set(arguments):
-        _skip_transformers()
+        skip_unused_imports()
     try:
-        _run(arguments)
+        _run(arguments, from_command_line=args is None)
     except RLEFError as error:
         print(f"rlef: error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
@@ -38,26 +39,12 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from error
 
 
-def _skip_transformers() -> None:
-    """Let help appear at once: torchmetrics imports transformers, two seconds, for metrics not used here.
-
-    The process ends after printing, so nothing can miss what the stand-in lacks.
-    """
-    stand_in = ModuleType("transformers")
-    stand_in.__spec__ = ModuleSpec("transformers", None)
-    stand_in.__getattr__ = _any_class  # type: ignore[method-assign]
-    sys.modules.setdefault("transformers", stand_in)
-
-
-def _any_class(name: str) -> type:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return type(name, (), {})
-
-
-def _run(args: list[str]) -> None:
+def _run(args: list[str], *, from_command_line: bool) -> None:
+    import jsonargparse
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+    # The sentences under dataclass fields are their options' help.
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from rlef_lightning.datamodule import RolloutDataModule
     from rlef_lightning.module import RLEFModule
 
@@ -78,7 +65,7 @@ def _run(args: list[str]) -> None:
     RLEFCLI(
         RLEFModule,
         RolloutDataModule,
-        args=args,
+        args=None if from_command_line else args,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
         auto_configure_optimizers=False,

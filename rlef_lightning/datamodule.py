@@ -156,8 +156,8 @@ class RolloutDataModule(L.LightningDataModule):
                 kept.append(problem)
             elif self.long_prompts == "error":
                 raise DataError(
-                    f"the first prompt of {split} problem {problem.id!r} has {length} tokens, the context leaves "
-                    f"{room}: raise data.engine.init_args.max_context_tokens, lower "
+                    f"the first prompt of {split} problem {problem.id!r} has {length} tokens, the context "
+                    f"leaves {room}: raise data.engine.init_args.max_context_tokens, lower "
                     "data.play.sampling.max_response_tokens, or set data.long_prompts to 'skip'"
                 )
         if not kept:

@@ -23,13 +23,7 @@ from rlef_lightning.learning.logprobs import token_logprobs
 from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objective import PPO
-from rlef_lightning.learning.packing import (
-    PackedBatch,
-    PackedSequences,
-    collate_sequences,
-    pack,
-    split_turns,
-)
+from rlef_lightning.learning.packing import PackedBatch, PackedSequences, collate_sequences, pack, split_turns
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
 from rlef_lightning.types import Episode, TrainingSample
 
@@ -69,8 +63,8 @@ class RLEFModule(L.LightningModule):
         betas: AdamW's averaging factors; the paper does not state them.
         warmup_steps: Optimizer steps of the linear warm-up (RLEF, sec. 3: 50); constant afterwards.
         gradient_clip_norm: Largest gradient norm of each network; null: no clipping. Not stated in the paper.
-        pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the longest
-            episode.
+        pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the
+            longest episode.
         reference_dtype: Number format of the frozen reference.
         seed: Of the value network's random output layer.
     """

@@ -84,4 +84,5 @@ def _solution(episode: Episode) -> dict[str, Any]:
 
 def _write_lines(path: Path, objects: Iterable[dict[str, Any]]) -> None:
     lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in objects)
-    write_atomically(path, lines.encode())
+    # A lone surrogate, which a test of a problem may hold, becomes its JSON escape.
+    write_atomically(path, lines.encode(errors="backslashreplace"))

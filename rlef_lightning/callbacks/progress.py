@@ -5,6 +5,7 @@ Shows what an RL iteration is doing (collecting, scoring, updating, evaluating);
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import lightning.pytorch as L
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+_SOLVE_RATE = re.compile(r"validation/solve_\d+at\d+")
 _SHOWN = {
     "train/solve_rate": "solved {:.2f}",
     "train/solve_rate_turn_1": "at turn 1 {:.2f}",
@@ -74,7 +76,9 @@ class PhaseProgress(ProgressBar):
         metrics = trainer.callback_metrics
         shown = [form.format(float(metrics[name])) for name, form in _SHOWN.items() if name in metrics]
         if self._enabled:
-            self._console.print(f"epoch {trainer.current_epoch}: " + ", ".join(shown), highlight=False)
+            self._console.print(
+                f"epoch {trainer.current_epoch}: " + ", ".join(shown), highlight=False, soft_wrap=True
+            )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the solve rate during training; `validate` prints its own table."""
@@ -83,7 +87,7 @@ class PhaseProgress(ProgressBar):
             shown = ", ".join(
                 f"{name} {float(rate):.3f}" for name, rate in rates.items() if "turn" not in name
             )
-            self._console.print(f"epoch {trainer.current_epoch}: {shown}", highlight=False)
+            self._console.print(f"epoch {trainer.current_epoch}: {shown}", highlight=False, soft_wrap=True)
 
     def _show(self, phase: str, done: int, total: int) -> None:
         if not self._enabled or not self._console.is_terminal:

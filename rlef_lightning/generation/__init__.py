@@ -1,4 +1,4 @@
-"""What speaks: the Engine protocol and the embedded vLLM engine. Importing this loads neither torch nor vllm."""
+"""What speaks: the Engine protocol and the embedded vLLM engine. Importing loads neither torch nor vllm."""
 
 from rlef_lightning.generation.engine import Engine
 from rlef_lightning.generation.vllm import VLLMEngine

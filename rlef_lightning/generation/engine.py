@@ -62,7 +62,7 @@ class Engine(Protocol):
         ...
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Natural-log probability of each token after the first, given those before it; nothing is sampled."""
+        """Natural-log probability of each token after the first, given those before it; samples nothing."""
         ...
 
     def close(self) -> None:

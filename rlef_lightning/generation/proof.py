@@ -6,6 +6,7 @@ run only learns less. So every weight sync is followed by this proof on a probe.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -42,13 +43,13 @@ def check_parity(
     for row, (engine_row, trainer_row) in enumerate(zip(engine_logprobs, trainer_logprobs, strict=True)):
         for column, (ours, theirs) in enumerate(zip(engine_row, trainer_row, strict=True)):
             difference = abs(ours - theirs)
-            if not difference <= largest:  # also true for NaN
+            if difference > largest or math.isnan(difference):  # nothing is above a NaN: it stays
                 largest, where = difference, (row, column)
     if not largest <= tolerance:
         row, column = where
         raise EngineError(
-            f"after the weight sync engine and trainer disagree: at probe {row}, token {column + 1} the engine's "
-            f"log-probability is {engine_logprobs[row][column]:.6f} and the trainer's "
+            f"after the weight sync engine and trainer disagree: at probe {row}, token {column + 1} the "
+            f"engine's log-probability is {engine_logprobs[row][column]:.6f} and the trainer's "
             f"{trainer_logprobs[row][column]:.6f}, a difference of {largest:.2e} with a tolerance of "
             f"{tolerance:.0e}. The engine would sample from another model than the one being trained; if its "
             "number format is coarser on purpose (data.engine.init_args.dtype), raise data.parity_tolerance"

@@ -100,8 +100,8 @@ class VLLMEngine:
         except Exception as error:
             raise EngineError(
                 f"vLLM could not start on {model_folder!r} with dtype={self.dtype}, "
-                f"max_context_tokens={self._max_context_tokens}, max_sequences={self.max_sequences}: {error}. "
-                "Change data.engine.init_args, or the memory left to the engine"
+                f"max_context_tokens={self._max_context_tokens}, max_sequences={self.max_sequences}: {error}"
+                ". Change data.engine.init_args, or the memory left to the engine"
             ) from error
 
     def _arguments(self) -> dict[str, Any]:

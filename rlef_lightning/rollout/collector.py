@@ -77,11 +77,7 @@ class Collector:
         await self._executor.start()
         began = time.perf_counter()
         feedback = await self._feedback(problems, settings, seed)
-        seats = [
-            Seat(problem=problem, sample_index=index, seed=derive_seed(seed, problem.id, index))
-            for problem in problems
-            for index in range(settings.samples_per_problem)
-        ]
+        seats = _seats(problems, settings.samples_per_problem, seed)
         episodes, dropped = await self._play_all(seats, settings, feedback, progress)
         return Collection(episodes=episodes, dropped=dropped, seconds=time.perf_counter() - began)
 
@@ -117,6 +113,17 @@ class Collector:
         tasks = [asyncio.ensure_future(_play_from(queue, table, ledger)) for _ in range(count)]
         await schedule.run(tasks)
         return ledger.in_order(), ledger.dropped
+
+
+def _seats(problems: Sequence[Problem], samples_per_problem: int, seed: int) -> list[Seat]:
+    """A problem that comes twice goes on counting its samples: equal seeds would give equal episodes."""
+    counts: Counter[str] = Counter()
+    seats = []
+    for problem in (problem for problem in problems for _ in range(samples_per_problem)):
+        index = counts[problem.id]
+        counts[problem.id] += 1
+        seats.append(Seat(problem=problem, sample_index=index, seed=derive_seed(seed, problem.id, index)))
+    return seats
 
 
 async def _play_from(queue: Iterator[tuple[int, Seat]], table: Table, ledger: _Ledger) -> None:

@@ -12,6 +12,8 @@ from rlef_lightning.types import CODECONTESTS_RULE, Limits
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "codecontests_dev.parquet"
 PYTHON3 = 3
+LOST_A_LINE = {("1056_D. Decorate Apple Tree", "1\n")}
+"""Tests whose input misses an empty last line in the file; plain Python fails on them as well."""
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -30,7 +32,7 @@ def cases_of(row: dict[str, Any], private: int | None) -> list[tuple[str, str]]:
         list(zip(row[kind]["input"], row[kind]["output"], strict=True))
         for kind in ("public_tests", "private_tests")
     )
-    return public + hidden[:private]
+    return [test for test in public + hidden[:private] if (row["name"], test[0]) not in LOST_A_LINE]
 
 
 def assert_accepted(sandbox: Sandbox, row: dict[str, Any], private: int | None) -> None:

@@ -165,6 +165,54 @@ def test_runners_are_recycled(loop: asyncio.AbstractEventLoop) -> None:
         sandbox.executor.close_now()
 
 
+def test_without_a_user_of_its_own_a_swapped_scratch_folder_harms_nothing(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    (tmp_path / "kept").write_text("kept")
+    swap = f"""
+import os
+home = os.environ["HOME"]
+os.chdir("/")
+os.rmdir(home)
+os.symlink({str(tmp_path)!r}, home)
+"""
+    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False), loop)
+    try:
+        assert sandbox.run(swap).passed
+        assert sandbox.run("import os\nprint(os.listdir('.'))", expected="[]").passed
+        assert (tmp_path / "kept").read_text() == "kept"
+        sandbox.assert_healthy()
+    finally:
+        sandbox.executor.close_now()
+
+
+def test_numpy_can_be_loaded_beforehand(loop: asyncio.AbstractEventLoop) -> None:
+    pytest.importorskip("numpy")
+    sandbox = Sandbox(SubprocessExecutor(workers=1, preload_numpy=True), loop)
+    code = "import numpy as np\na = np.ones((200, 200))\nprint(int((a @ a).sum()), np.linalg.det(np.eye(3)))"
+    try:
+        assert sandbox.run(code, expected="8000000 1.0").passed
+        assert sandbox.run("import threading\nprint(threading.active_count())", expected="1").passed
+        sandbox.assert_healthy()
+    finally:
+        sandbox.executor.close_now()
+
+
+def test_a_daemon_killed_together_with_its_runners_leaves_no_program(fresh: Sandbox) -> None:
+    async def main() -> set[int]:
+        await fresh.executor.start()
+        task = asyncio.create_task(judge(fresh, "import time\ntime.sleep(15)"))
+        await asyncio.sleep(0.3)
+        pids = {fresh.daemon, *children(fresh.daemon)}
+        for pid in sorted(pids)[:2]:
+            os.kill(pid, signal.SIGKILL)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return pids
+
+    assert gone(fresh.loop.run_until_complete(main()))
+
+
 def test_a_pickled_executor_is_a_configuration(fresh: Sandbox) -> None:
     fresh.assert_healthy()
     copy = pickle.loads(pickle.dumps(fresh.executor))

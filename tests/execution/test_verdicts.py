@@ -234,6 +234,14 @@ HONEST = {
         "def f(): return 7",
     ),
     "tell and seek": ("import sys\nx = input()\nsys.stdin.seek(0)\nprint(x + input())", "7\n", "77"),
+    "attributes of the streams": (
+        "import sys\nfor f in (sys.stdin, sys.stdout, sys.stderr):\n"
+        "    print(f.name, f.mode, f.encoding, f.fileno(), f.isatty(), f.buffer.mode, f.line_buffering)\n"
+        "print(sys.stdin.seekable(), sys.stdout.seekable(), sys.stdin.errors, sys.stderr.errors)",
+        "",
+        "<stdin> r utf-8 0 False rb False\n<stdout> w utf-8 1 False wb False\n"
+        "<stderr> w utf-8 2 False wb True\nTrue False surrogateescape backslashreplace",
+    ),
     "interpreter flags": (
         "import sys\nprint(sys.argv, __name__, __file__)",
         "",

@@ -9,10 +9,13 @@ import stat
 def empty_folder(path: str, uid: int | None) -> None:
     """Makes `path` an empty folder of the program's user. Most programs write no file: a quick case."""
     try:
-        if stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)  # without a user of its own, a program may replace the folder
+        elif os.listdir(path):
+            remove_tree(path)
+        else:
             os.chmod(path, 0o700)
             return
-        remove_tree(path)
     except FileNotFoundError:
         pass
     os.mkdir(path, 0o700)
@@ -26,25 +29,20 @@ def remove_tree(path: str) -> None:
     A program may have nested folders beyond any path length or made them unreadable: each is opened
     up, lifted into one flat folder, and emptied there, so that neither matters.
     """
-    trash = path + ".trash"
-    os.makedirs(trash, exist_ok=True)
-    pending = [entry.path for entry in os.scandir(trash)]
-    count = len(pending)
-    unseen = [path]
-    while unseen or pending:
-        for folder in unseen:
-            if not os.path.islink(folder):
-                os.chmod(folder, 0o700)
-            while os.path.lexists(lifted := os.path.join(trash, str(count))):
-                count += 1
+    trash = f"{path}.{os.urandom(8).hex()}"  # nobody can have prepared it
+    os.mkdir(trash, 0o700)
+    found, count = [path], 0
+    pending: list[str] = []
+    while found or pending:
+        for folder in found:
+            os.chmod(folder, 0o700)
+            lifted = os.path.join(trash, str(count))
             os.rename(folder, lifted)
             pending.append(lifted)
-        emptied = pending.pop()
-        unseen = remove_files(emptied)
-        if unseen:
-            pending.append(emptied)  # again, once its folders have been lifted out
-        else:
-            os.rmdir(emptied)
+            count += 1
+        found = remove_files(pending[-1])
+        if not found:  # else again, once its folders have been lifted out
+            os.rmdir(pending.pop())
     os.rmdir(trash)
 
 

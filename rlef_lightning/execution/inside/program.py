@@ -107,18 +107,22 @@ def replace_streams() -> None:
     Done once, in the runner: making them in each fork would touch, and so copy, many pages (0.2 ms).
     The streams ask what they stand on when they are made, so 0 to 2 are of the right kind meanwhile.
     """
-    source = io.BufferedReader(io.FileIO(0, "r", closefd=False))
-    out, err = (io.BufferedWriter(io.FileIO(fd, "w", closefd=False)) for fd in (1, 2))
     streams = {
-        "stdin": io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape"),
-        "stdout": io.TextIOWrapper(out, encoding="utf-8", errors="surrogateescape", newline="\n"),
-        "stderr": io.TextIOWrapper(
-            err, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
-        ),
+        "stdin": io.TextIOWrapper(io.BufferedReader(raw(0, "r")), "utf-8", "surrogateescape"),
+        "stdout": io.TextIOWrapper(io.BufferedWriter(raw(1, "w")), "utf-8", "surrogateescape", "\n"),
+        "stderr": io.TextIOWrapper(io.BufferedWriter(raw(2, "w")), "utf-8", "backslashreplace", "\n", True),
     }
     for name, stream in streams.items():
+        stream.mode = stream.buffer.raw.mode[0]  # type: ignore[attr-defined]
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def raw(fd: int, mode: str) -> io.FileIO:
+    """The unbuffered file of a standard stream, with the name that Python gives it."""
+    file = io.FileIO(fd, mode, closefd=False)
+    file.name = ("<stdin>", "<stdout>", "<stderr>")[fd]
+    return file
 
 
 def execute(code: str, folder: str, status: int) -> int:

@@ -1,0 +1,65 @@
+"""A run that is killed and resumed ends exactly where an uninterrupted one ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from .commands import LAST, SMALL, command, curve, environment, succeed
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = "--trainer.max_epochs=4"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    succeed("fit", EPOCHS, *SMALL, cwd=folder)
+    return folder
+
+
+def interrupt(folder: Path, moment: Random, sent: signal.Signals) -> None:
+    """Start a run, resuming where there is something to resume, and end it some time after an epoch."""
+    before = _saved(folder)
+    options = ["--ckpt_path=last"] if before else []
+    log = (folder / "log.txt").open("w")
+    line = command("fit", EPOCHS, *SMALL, *options)
+    process = subprocess.Popen(line, cwd=folder, env=environment(), stdout=log, stderr=log)
+    while _saved(folder) == before and process.poll() is None:
+        time.sleep(0.05)  # waits for a checkpoint that another process writes
+    time.sleep(moment.uniform(0.0, 1.5))  # the random moment itself, not a wait
+    process.send_signal(sent)
+    process.wait(timeout=60)
+    log.close()
+
+
+def _saved(folder: Path) -> int:
+    """Which checkpoint there is: the file's time stamp, 0 for none."""
+    path = folder / LAST
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_resumed_run_repeats_the_curve(uninterrupted: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    moment = Random(int(sent))
+    for _ in range(2):
+        interrupt(tmp_path, moment, sent)
+    succeed("fit", EPOCHS, *SMALL, "--ckpt_path=last", cwd=tmp_path)
+    assert curve(tmp_path) == curve(uninterrupted)
+    ours, theirs = (_state(folder) for folder in (tmp_path, uninterrupted))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _state(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / LAST, weights_only=False)
+    assert checkpoint["epoch"] == 3
+    assert not any(name.startswith("reference.") for name in checkpoint["state_dict"])
+    return dict(checkpoint["state_dict"])

@@ -1,0 +1,124 @@
+"""Solutions and evaluations as files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from dialogues import episode, turn
+
+from rlef_lightning.callbacks import EvaluationFiles, LearningCurve, SolutionWriter
+from rlef_lightning.evaluation import Evaluated, Evaluation
+from rlef_lightning.rollout import Collection, PlaySettings
+from rlef_lightning.rollout.episode_json import episode_from_json
+from rlef_lightning.types import Episode, Verdict
+
+OK, WRONG = Verdict.ACCEPTED, Verdict.WRONG_ANSWER
+FAILED = episode("sum-1", [turn("no", None, feedback="Try again."), turn("é", "print(1)", [WRONG])])
+SOLVED = episode("sum-2", [turn("yes", "print('é')", [OK, OK])], private=[OK])
+LONE_SURROGATE = episode("odd", [turn("x", "pass", [WRONG], feedback="Input: \ud800é")])
+
+
+def lines_of(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def evaluated(name: str, *episodes: Episode) -> Evaluated:
+    collection = Collection(episodes=episodes, dropped=Counter(), seconds=1.0)
+    return Evaluated(name=name, evaluation=Evaluation(play=PlaySettings()), collection=collection)
+
+
+def test_a_solution_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new" / "solutions.jsonl"
+    SolutionWriter(str(path)).write_on_epoch_end(None, None, [(FAILED,), (SOLVED,)], [])
+    assert lines_of(path) == [
+        {
+            "problem_id": "sum-1",
+            "sample_index": 0,
+            "code": "print(1)",
+            "passed_public": False,
+            "solved": False,
+            "turns": 2,
+            "stop_reason": "turn_limit",
+        },
+        {
+            "problem_id": "sum-2",
+            "sample_index": 0,
+            "code": "print('é')",
+            "passed_public": True,
+            "solved": True,
+            "turns": 1,
+            "stop_reason": "public_tests_passed",
+        },
+    ]
+    assert "print('é')" in path.read_text(encoding="utf-8")  # readable, not escaped
+    assert capsys.readouterr().out == f"2 solutions written to {path}\n"
+
+
+def test_a_file_that_was_there_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "solutions.jsonl"
+    path.write_text("old\n" * 99)
+    SolutionWriter(str(path)).write_on_epoch_end(None, None, [(SOLVED,)], [])
+    assert len(lines_of(path)) == 1
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("episodes", [(FAILED, SOLVED), (LONE_SURROGATE,)])
+def test_episodes_of_an_evaluation_can_be_read_back(tmp_path: Path, episodes: tuple[Episode, ...]) -> None:
+    files = EvaluationFiles(str(tmp_path))
+    files.on_test_batch_end(None, None, None, evaluated("cold", *episodes), 0)
+    files.on_test_batch_end(None, None, None, evaluated("random", SOLVED), 0, dataloader_idx=1)
+    assert tuple(map(episode_from_json, lines_of(tmp_path / "cold.jsonl"))) == episodes
+    assert tuple(map(episode_from_json, lines_of(tmp_path / "random.jsonl"))) == (SOLVED,)
+
+
+def test_metrics_of_an_evaluation_and_the_worst_parity(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(
+        callback_metrics={"test/cold/solve_1at3": torch.tensor(0.5)},
+        datamodule=SimpleNamespace(parities=[1e-6, 3e-6, 2e-6]),
+    )
+    EvaluationFiles(str(tmp_path)).on_test_end(trainer, None)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "test/cold/solve_1at3": 0.5,
+        "parity_max": 3e-6,
+    }
+
+
+def trainer_at(epoch: int, **metrics: float) -> Any:
+    """What the learning curve sees of a trainer."""
+    named = {name.replace("__", "/"): torch.tensor(number) for name, number in metrics.items()}
+    return SimpleNamespace(
+        current_epoch=epoch, callback_metrics=named, sanity_checking=False, is_global_zero=True
+    )
+
+
+def test_a_curve_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "curve.png"
+    first, later = LearningCurve(str(path)), LearningCurve(str(path))
+    validated = trainer_at(0, train__solve_rate=0.25, validation__solve_1at3=0.5)
+    first.on_validation_end(validated, None)
+    first.on_train_epoch_end(validated, None)
+    later.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    # An epoch without validation: the old number is not repeated, though the trainer still holds it.
+    unvalidated = trainer_at(1, train__solve_rate=0.75, validation__solve_1at3=0.5)
+    later.on_train_epoch_end(unvalidated, None)
+    later.on_train_end(unvalidated, None)
+    assert lines_of(path.with_suffix(".jsonl")) == [
+        {"epoch": 0.0, "train/solve_rate": 0.25, "validation/solve_1at3": 0.5},
+        {"epoch": 1.0, "train/solve_rate": 0.75},
+    ]
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sanity_check_leaves_no_numbers() -> None:
+    curve = LearningCurve()
+    checking = trainer_at(0, validation__solve_1at3=0.5)
+    checking.sanity_checking = True
+    curve.on_validation_end(checking, None)
+    curve.on_train_epoch_end(trainer_at(0, train__kl=0.5), None)
+    assert curve.rows == [{"epoch": 0.0, "train/kl": 0.5}]

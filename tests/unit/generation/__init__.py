@@ -1,0 +1,1 @@
+"""Tests of what speaks, as far as no engine need be started."""

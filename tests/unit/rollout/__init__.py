@@ -1,0 +1,1 @@
+"""Tests of playing episodes, over an engine and an executor that follow a script."""
