@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from rlef_lightning.execution.frames import (
     rule_to_json,
     tests_to_json,
 )
+from rlef_lightning.execution.scratch import new_scratch
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.types import Limits, OutputRule, Report, TestCase
 
@@ -183,7 +183,7 @@ class DaemonExecutor:
     async def _connect(self) -> Connection:
         if sys.platform != "linux":
             raise ExecutorError(f"programs can be run on Linux only; this is {sys.platform}")
-        scratch = tempfile.mkdtemp(prefix="rlef-")
+        scratch = new_scratch()
         connection = Connection(*spawn(self._settings(scratch)), scratch)
         try:
             await connection.greet(self.start_timeout_s)

@@ -26,6 +26,7 @@ from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower
 from rlef_lightning.execution.judge import RunFacts, judge_tests
 from rlef_lightning.execution.library import numpy_packages, python_home
 from rlef_lightning.execution.link import RunnerLostError
+from rlef_lightning.execution.scratch import hold_scratch, sweep_abandoned
 from rlef_lightning.execution.selftest import prove_walls
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.users import UserClaims
@@ -43,7 +44,8 @@ class Pool:
         self.settings = settings
         self.runners: set[int] = set()
         self.scratch = settings.scratch
-        os.chmod(self.scratch, 0o711)  # programs of other users pass through it
+        self._lock = hold_scratch(self.scratch)
+        sweep_abandoned(os.path.dirname(self.scratch))
         self._users = UserClaims()
         jail = settings.make_jail()
         own_users = jail.drops_user and os.geteuid() == 0

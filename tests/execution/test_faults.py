@@ -279,6 +279,22 @@ def test_nothing_outlives_the_trainer(how: str) -> None:
         trainer.stdout.close()
 
 
+def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: Sandbox) -> None:
+    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, "works"], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None
+    with trainer.stdout:
+        daemon, scratch = trainer.stdout.readline().split()
+    pids = {int(daemon), *children(int(daemon))}
+    os.kill(int(daemon), signal.SIGSTOP)  # so that it cannot clean up before it is killed, too
+    trainer.kill()
+    os.kill(int(daemon), signal.SIGKILL)
+    trainer.wait()
+    assert gone(pids)
+    assert Path(scratch).exists()
+    fresh.assert_healthy()
+    assert not Path(scratch).exists()
+
+
 def test_a_verdict_is_never_made_of_a_failure(fresh: Sandbox) -> None:
     report = fresh.judge("print(8)", [("", "7")])
     assert report.first_failure is Verdict.WRONG_ANSWER
