@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,17 @@ CONFIG = ROOT / "configs" / "tiny.yaml"
 MODEL = ROOT / "tools" / "tiny_model" / "model"
 LAST = Path("runs/tiny/checkpoints/last.ckpt")
 CURVE = Path("runs/tiny/curve.png")
+EVALUATION = Path("runs/tiny/evaluation")
 SHOWN_PROBLEMS = 24
+LABELS = {
+    "solve_1at3_before": "1@3 before training",
+    "solve_1at3_after": "1@3 after training",
+    "solve_1at3_after_random_feedback": "1@3 after, feedback of another problem",
+    "solve_independent3_after": "1@3 after, three independent samples",
+    "solve_independent3_before": "1@3 before, three independent samples",
+    "train_minutes": "minutes of training",
+    "parity_max": "largest engine/trainer difference",
+}
 
 
 def rlef(command: str, out: Path, *options: str) -> None:
@@ -43,9 +54,11 @@ def rlef(command: str, out: Path, *options: str) -> None:
 
 def evaluate(out: Path, name: str, seed: int, *options: str) -> dict[str, float]:
     """Metrics of `rlef test`; the episodes lie beside them in runs/NAME."""
-    callback = ["--trainer.callbacks=EvaluationFiles", f"--trainer.callbacks.folder=runs/{name}"]
-    rlef("test", out, *callback, "--trainer.logger=false", f"--data.seed={seed}", *options)
-    metrics: dict[str, float] = json.loads((out / "runs" / name / "metrics.json").read_text())
+    rlef("test", out, "--trainer.logger=false", "--verbose=false", f"--data.seed={seed}", *options)
+    folder = out / "runs" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    (out / EVALUATION).rename(folder)
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text())
     return metrics
 
 
@@ -81,7 +94,7 @@ def write_report(out: Path, numbers: dict[str, Any]) -> Path:
     render_page(
         page,
         title="RLEF on the micro problems",
-        summary=numbers,
+        summary={LABELS[name]: number for name, number in numbers.items()},
         before=before,
         after=after,
         problems=problems,

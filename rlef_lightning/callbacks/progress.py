@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 _SOLVE_RATE = re.compile(r"validation/solve_\d+at\d+")
+_TEST_RATE = re.compile(r"test/.+/solve_\d+at\d+")
 _SHOWN = {
     "train/solve_rate": "solved {:.2f}",
     "train/solve_rate_turn_1": "at turn 1 {:.2f}",
@@ -88,6 +89,15 @@ class PhaseProgress(ProgressBar):
                 f"{name} {float(rate):.3f}" for name, rate in rates.items() if "turn" not in name
             )
             self._console.print(f"epoch {trainer.current_epoch}: {shown}", highlight=False, soft_wrap=True)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print a line for each evaluation."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for name in filter(_TEST_RATE.fullmatch, metrics):
+            low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+            self._console.print(
+                f"{name} {metrics[name]:.3f} (95%: {low:.3f} to {high:.3f})", highlight=False, soft_wrap=True
+            )
 
     def _show(self, phase: str, done: int, total: int) -> None:
         if not self._enabled or not self._console.is_terminal:

@@ -38,7 +38,7 @@ a { color: var(--accent); }
   margin: 0; }
 .tiles div { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
   padding: .7rem .9rem; }
-.tiles dt { color: var(--faint); font-size: .8125rem; line-height: 1.35; }
+.tiles dt { overflow-wrap: anywhere; color: var(--faint); font-size: .8125rem; line-height: 1.35; }
 .tiles dd { margin: .15rem 0 0; font-size: 1.3rem; font-weight: 600;
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; line-height: 1.3; }
 .tiles dd.words { font-size: 1rem; font-weight: 500; }

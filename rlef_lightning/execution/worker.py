@@ -12,8 +12,9 @@ from rlef_lightning.execution.link import RunnerLink, RunnerLostError
 from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Limits
 
-CLEANING_S = 60.0
-"""Seconds for a runner to empty its scratch folder before the next run."""
+CLEANING_S = 10.0
+"""Seconds for a runner to empty its scratch folder; then it is replaced, and what it has not yet removed
+stays in the worker's folder, out of every program's way, until the daemon ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,11 +50,13 @@ def test_no_os_exit_leads_back_into_the_runner(sandbox: Sandbox) -> None:
         sandbox.run(code, expected="7", limits=limits)  # whatever it gets, the runner stays well
 
 
-def test_the_expected_output_is_nowhere_in_the_program(sandbox: Sandbox) -> None:
-    secret = "expected-" + "5d0c71"
-    code = """
-import gc, os, sys, types
-half = "5d0c" + "71"
+SEARCH = """
+import gc, sys, zlib
+def secrets(data):  # the program knows a prefix and a checksum, not the secret itself
+    at = data.find(b"canary-")
+    while at >= 0:
+        yield zlib.crc32(data[at + 7:at + 15]) == CHECKSUM
+        at = data.find(b"canary-", at + 1)
 seen, pending, hits = set(), [sys.modules, *gc.get_objects()], 0
 frame = sys._getframe()
 while frame:
@@ -61,30 +64,32 @@ while frame:
     frame = frame.f_back
 while pending:
     one = pending.pop()
-    if id(one) in seen: continue
-    seen.add(id(one))
-    if isinstance(one, (str, bytes, bytearray)):
-        text = one if isinstance(one, str) else bytes(one).decode("latin-1")
-        hits += "expected-" + half in text
-    else:
+    if id(one) not in seen:
+        seen.add(id(one))
         pending += gc.get_referents(one)
-for name in ("cmdline", "environ"):
-    hits += ("expected-" + half).encode() in open("/proc/self/" + name, "rb").read()
-with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb") as memory:
-    for line in maps:
-        span, rights = line.split()[:2]
-        start, end = (int(x, 16) for x in span.split("-"))
-        if "r" in rights and ("heap" in line or line.split()[4] == "0") and "[v" not in line:
+        if isinstance(one, (str, bytes, bytearray)):
+            hits += sum(secrets(one.encode(errors="replace") if isinstance(one, str) else one))
+with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+    for line in maps.readlines():
+        start, end = (int(x, 16) for x in line.split()[0].split("-"))
+        try:
             memory.seek(start)
-            try: data = memory.read(end - start)
-            except OSError: continue
-            hits += data.count(("expected-" + half[:-1]).encode() + half[-1:].encode())
-print("hits", len(seen) > 1000)
-sys.exit(0)
+            hits += sum(secrets(memory.read(end - start)))
+        except (OSError, OverflowError, ValueError):
+            pass
+for name in ("cmdline", "environ"):
+    hits += sum(secrets(open("/proc/self/" + name, "rb").read()))
+print(len(seen) > 1000, hits > 0)
 """
-    # The program itself builds the secret in pieces, and so finds at most what it has built.
-    result = sandbox.run(code.replace('"hits", ', '"in memory:", hits > 40, '), expected=secret)
-    assert "in memory: False True" in result.stdout, result
+
+
+def test_the_expected_output_is_nowhere_in_the_program(sandbox: Sandbox) -> None:
+    secret = "4f7d0c71"
+    code = SEARCH.replace("CHECKSUM", str(zlib.crc32(secret.encode())))
+    tests = [("", f"canary-{secret}"), (f"canary-{secret}", "True True")]
+    hidden, control = sandbox.judge(code, tests, stop=False).results
+    assert hidden.stdout == "True False\n", hidden
+    assert control.passed, "the search itself must find what is there"
 
 
 def test_the_environment_holds_no_secret(sandbox: Sandbox) -> None:

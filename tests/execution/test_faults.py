@@ -69,6 +69,7 @@ def test_a_dead_runner_is_replaced_and_the_run_repeated(fresh: Sandbox) -> None:
 def test_a_hung_runner_is_replaced(fresh: Sandbox) -> None:
     async def main() -> Report:
         await fresh.executor.start()
+        await asyncio.sleep(0.3)  # idle by now; hung while it cleans up, it would be given CLEANING_S
         (runner,) = children(fresh.daemon)
         os.kill(runner, signal.SIGSTOP)
         limits = replace(LIMITS, wall_s=0.2)

@@ -223,12 +223,13 @@ def test_sequence_logprobs_equal_those_of_plain_transformers(folder: Path) -> No
         torch.testing.assert_close(torch.tensor(found), naive_logprobs(folder, ids), atol=1e-5, rtol=1e-5)
 
 
-def test_targets_of_the_initial_policy_are_sums_of_rewards(folder: Path) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_targets_of_the_initial_policy_are_sums_of_rewards(folder: Path, temperature: float) -> None:
     """Policy and reference are one network, so the KL part is 0 and only task rewards are left.
 
     Episode 0: 0, +1. Episode 1: -0.2 (no code), 0, -1. Episode 2: +1. Episode 3: 0, -1 (no code, but last).
     """
-    scored = built(folder).score(episodes(), 1.0)
+    scored = built(folder).score(episodes(), temperature)
     targets = [[span.value_target for span in sample.spans] for sample in scored.samples]
     assert targets == [[1.0, 1.0], pytest.approx([-1.2, -1.0, -1.0]), [1.0], [-1.0, -1.0]]
     assert scored.metrics["kl"] == 0.0
@@ -272,7 +273,7 @@ def test_mismatch_is_between_engine_and_trainer(folder: Path) -> None:
 
 
 def test_scores_do_not_depend_on_the_packing(folder: Path) -> None:
-    # The longest episode has 21 tokens, all four have 58.
+    # The episodes have 14, 21, 10 and 13 tokens.
     one_by_one = built(folder, pack_tokens=21).score(episodes(), 1.0)
     together = built(folder, pack_tokens=1000).score(episodes(), 1.0)
     for a, b in zip(one_by_one.samples, together.samples, strict=True):
@@ -332,7 +333,7 @@ def test_gradients_do_not_depend_on_the_packing(folder: Path, training_step: Any
     disturb(module.policy)
     disturb(module.value)
     sums = []
-    for pack_tokens, packs in ((21, 3), (1000, 1)):
+    for pack_tokens, packs in ((21, 4), (1000, 1)):
         (batch,) = make_minibatches(samples, 1, pack_tokens, seed=0)
         assert len(batch.packs) == packs
         sums.append(training_step(module, batch))
@@ -341,7 +342,7 @@ def test_gradients_do_not_depend_on_the_packing(folder: Path, training_step: Any
     assert small.keys() == large.keys()
     for name, gradient in large.items():
         assert gradient.abs().max() > 0
-        torch.testing.assert_close(small[name], gradient, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(small[name], gradient, atol=1e-6, rtol=1e-5)
 
 
 def test_the_temperature_is_that_of_sampling(folder: Path, training_step: Any) -> None:
