@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_HINT = (
+    ". Free some disk, or write elsewhere: the paths of the loggers and callbacks under trainer. The last "
+    "whole checkpoint is kept; go on from it with --ckpt_path last"
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -35,7 +43,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        print(f"rlef: error: {error.strerror}: {error.filename or 'no file named'}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        hint = _DISK_HINT if error.errno in _DISK_FULL else ""
+        print(f"rlef: error: {error.strerror}{where}{hint}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlef_lightning.metrics import SolveRate, dialogue_metrics
 from rlef_lightning.rollout import Collection, PlaySettings
+from rlef_lightning.types import Episode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +53,17 @@ def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
         **{key: float(number) for key, number in dialogue.compute().items()},
     }
     return {f"{prefix}/{key}": number for key, number in numbers.items()}
+
+
+def solution(episode: Episode) -> dict[str, str | int | bool | None]:
+    """What an episode hands in: its last program, and how it fared."""
+    last = episode.turns[-1]
+    return {
+        "problem_id": episode.problem_id,
+        "sample_index": episode.sample_index,
+        "code": last.code,
+        "passed_public": last.passed_public,
+        "solved": episode.solved,
+        "turns": len(episode.turns),
+        "stop_reason": str(episode.stop_reason),
+    }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlef_lightning.errors import CheckpointError
-from rlef_lightning.evaluation import Evaluated, evaluation_metrics
+from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.advantages import score_episodes
 from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
 from rlef_lightning.learning.logprobs import token_logprobs
@@ -319,9 +319,9 @@ class RLEFModule(L.LightningModule):
     def _log_evaluation(self, metrics: dict[str, float]) -> None:
         self.log_dict(metrics, batch_size=1, add_dataloader_idx=False, sync_dist=True)
 
-    def predict_step(self, batch: Evaluated, batch_idx: int) -> tuple[Episode, ...]:
-        """Hand the episodes on; a prediction writer takes their solutions."""
-        return batch.collection.episodes
+    def predict_step(self, batch: Evaluated, batch_idx: int) -> list[dict[str, Any]]:
+        """Hand the solutions on; a prediction writer takes them."""
+        return [solution(episode) for episode in batch.collection.episodes]
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from rlef_lightning.callbacks.report_files import write_atomically
 from rlef_lightning.evaluation import Evaluated
 from rlef_lightning.rollout.episode_json import episode_to_json
-from rlef_lightning.types import Episode
 
 
 class SolutionWriter(BasePredictionWriter):
@@ -35,9 +34,9 @@ class SolutionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write the file."""
-        episodes = [episode for batch in predictions for episode in batch]
-        _write_lines(self.path, map(_solution, episodes))
-        print(f"{len(episodes)} solutions written to {self.path}")
+        solutions = [solution for batch in predictions for solution in batch]
+        _write_lines(self.path, solutions)
+        print(f"{len(solutions)} solutions written to {self.path}")
 
 
 class EvaluationFiles(Callback):
@@ -67,19 +66,6 @@ class EvaluationFiles(Callback):
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
         numbers["parity_max"] = max(trainer.datamodule.parities)  # type: ignore[attr-defined]
         write_atomically(self.folder / "metrics.json", json.dumps(numbers, indent=1).encode())
-
-
-def _solution(episode: Episode) -> dict[str, Any]:
-    last = episode.turns[-1]
-    return {
-        "problem_id": episode.problem_id,
-        "sample_index": episode.sample_index,
-        "code": last.code,
-        "passed_public": last.passed_public,
-        "solved": episode.solved,
-        "turns": len(episode.turns),
-        "stop_reason": str(episode.stop_reason),
-    }
 
 
 def _write_lines(path: Path, objects: Iterable[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlef_lightning.errors import EngineError
@@ -40,7 +41,8 @@ class VLLMEngine:
         max_sequences: Most sequences in one batch of the engine.
         cpu_cache_gib: Memory of the key-value cache on a CPU, in GiB.
         gpu_memory_utilization: Share of a GPU's memory that the engine may take, cache included.
-        enforce_eager: True: no compilation and no CUDA graphs; starts faster, samples slower on a GPU.
+        enforce_eager: True: no compilation and no CUDA graphs; starts faster and needs no compiler, samples
+            slower on a GPU.
         extra: Further arguments of `vllm.LLM`, passed on as they are.
     """
 
@@ -96,7 +98,8 @@ class VLLMEngine:
                 f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu' (`make setup` does it)"
             ) from error
         try:
-            self._llm = LLM(model_folder, **self._arguments())
+            with self._compiling():
+                self._llm = LLM(model_folder, **self._arguments())
         except Exception as error:
             raise EngineError(
                 f"vLLM could not start on {model_folder!r} with dtype={self.dtype}, "
@@ -127,6 +130,12 @@ class VLLMEngine:
             arguments["max_num_batched_tokens"] = max(8192, self._max_context_tokens)
             arguments["hf_overrides"] = {"tie_word_embeddings": False}
         return arguments | self.extra
+
+    def _compiling(self) -> AbstractContextManager[Any]:
+        """No compilation at all where `enforce_eager` says so: vLLM's small helpers would still need g++."""
+        import torch
+
+        return torch.compiler.set_stance("force_eager") if self.enforce_eager else nullcontext()
 
     def submit(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
@@ -165,7 +174,8 @@ class VLLMEngine:
     def step(self) -> None:
         """Run one iteration of the batch."""
         try:
-            outputs = self._engine.step()
+            with self._compiling():
+                outputs = self._engine.step()
         except EngineError:
             raise
         except Exception as error:
@@ -215,7 +225,9 @@ class VLLMEngine:
         names = [self._add(ids, parameters) for ids in sequences]
         done: dict[str, list[float]] = {}
         while self._engine.has_unfinished_requests():
-            for output in self._engine.step():
+            with self._compiling():
+                outputs = self._engine.step()
+            for output in outputs:
                 pairs = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
                 done[output.request_id] = [entry[token].logprob for token, entry in pairs]
         return [done[name] for name in names]

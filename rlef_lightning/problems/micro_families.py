@@ -37,8 +37,9 @@ class Draft:
 
 Family = Callable[[Random], Draft]
 
-_SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-_SEPARATORS = list(",;:/|#&=~^!?@%*$_<>")
+# No m: "name" stands in a statement and must not be a secret.
+_SYLLABLES = [c + v for c in "bdfgklnprstvz" for v in "aeiou"]
+_SEPARATORS = list(",;:/|#&=~^!?@%*$-<>")
 _OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "a+b": lambda a, b: a + b,
     "a-b": lambda a, b: a - b,

@@ -89,7 +89,8 @@ def test_no_free_disk(tmp_path: Path) -> None:
 
     done = rlef("fit", "--trainer.max_epochs=1", *SMALL, cwd=tmp_path, preexec_fn=limit)
     assert done.returncode == 1
-    assert "rlef: error:" in done.stderr
+    assert "rlef: error: File too large" in done.stderr
+    assert "Free some disk" in done.stderr
     assert not (tmp_path / LAST).exists()
     # A second run with room does not trip over what is left.
     again = rlef("fit", "--trainer.max_epochs=1", "--ckpt_path=last", *SMALL, cwd=tmp_path)

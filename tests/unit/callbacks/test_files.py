@@ -14,6 +14,7 @@ from dialogues import episode, turn
 
 from rlef_lightning.callbacks import EvaluationFiles, LearningCurve, SolutionWriter
 from rlef_lightning.evaluation import Evaluated, Evaluation
+from rlef_lightning.module import RLEFModule
 from rlef_lightning.rollout import Collection, PlaySettings
 from rlef_lightning.rollout.episode_json import episode_from_json
 from rlef_lightning.types import Episode, Verdict
@@ -33,9 +34,15 @@ def evaluated(name: str, *episodes: Episode) -> Evaluated:
     return Evaluated(name=name, evaluation=Evaluation(play=PlaySettings()), collection=collection)
 
 
+def predicted(*episodes: Episode) -> Any:
+    """What the module hands to a prediction writer; no network is needed for it."""
+    return RLEFModule("nowhere").predict_step(evaluated("prediction", *episodes), 0)
+
+
 def test_a_solution_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new" / "solutions.jsonl"
-    SolutionWriter(str(path)).write_on_epoch_end(None, None, [(FAILED,), (SOLVED,)], [])
+    predictions = [predicted(FAILED), predicted(SOLVED)]
+    SolutionWriter(str(path)).write_on_epoch_end(None, None, predictions, [])
     assert lines_of(path) == [
         {
             "problem_id": "sum-1",
@@ -63,7 +70,7 @@ def test_a_solution_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_file_that_was_there_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "solutions.jsonl"
     path.write_text("old\n" * 99)
-    SolutionWriter(str(path)).write_on_epoch_end(None, None, [(SOLVED,)], [])
+    SolutionWriter(str(path)).write_on_epoch_end(None, None, [predicted(SOLVED)], [])
     assert len(lines_of(path)) == 1
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
@@ -104,13 +111,17 @@ def test_a_curve_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     first.on_validation_end(validated, None)
     first.on_train_epoch_end(validated, None)
     later.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert later.rows == first.rows
+    later.on_validation_end(trainer_at(1, validation__solve_1at3=0.625), None)
+    later.on_train_epoch_end(trainer_at(1, train__solve_rate=0.5), None)
     # An epoch without validation: the old number is not repeated, though the trainer still holds it.
-    unvalidated = trainer_at(1, train__solve_rate=0.75, validation__solve_1at3=0.5)
+    unvalidated = trainer_at(2, train__solve_rate=0.75, validation__solve_1at3=0.625)
     later.on_train_epoch_end(unvalidated, None)
     later.on_train_end(unvalidated, None)
     assert lines_of(path.with_suffix(".jsonl")) == [
         {"epoch": 0.0, "train/solve_rate": 0.25, "validation/solve_1at3": 0.5},
-        {"epoch": 1.0, "train/solve_rate": 0.75},
+        {"epoch": 1.0, "train/solve_rate": 0.5, "validation/solve_1at3": 0.625},
+        {"epoch": 2.0, "train/solve_rate": 0.75},
     ]
     assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -35,7 +35,7 @@ def play(delays: list[int], reply_after_steps: int | None) -> tuple[Collection, 
 
 
 @pytest.mark.parametrize("reply_after_steps", [1, 2, 8])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(delays=st.lists(st.integers(0, 25), min_size=1, max_size=12))
 def test_the_engine_sees_the_same_batches_however_long_programs_take(
     reply_after_steps: int, delays: list[int]
