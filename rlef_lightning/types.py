@@ -277,7 +277,9 @@ class Sampling:
     """How responses are drawn (RLEF, sec. 3 and 6)."""
 
     temperature: float = 1.0
+    """Divides the logits; 1 samples from the model itself, as training needs."""
     top_p: float = 1.0
+    """Only the likeliest tokens that together have this probability are drawn from; 1: all."""
     max_response_tokens: int = 256
     """A response is cut there; cut responses count as they stand."""
 
