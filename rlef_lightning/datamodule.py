@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,13 +20,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
-from rlef_lightning.errors import CheckpointError, ConfigError, DataError
-from rlef_lightning.evaluation import Evaluated, Evaluation
+from rlef_lightning.errors import CheckpointError, ConfigError, DataError, RLEFError
+from rlef_lightning.evaluation import Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
-from rlef_lightning.metrics import dialogue_metrics
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
 from rlef_lightning.rollout.play import derive_seed
@@ -40,6 +40,10 @@ PhaseListener = Callable[[Phase, int, int], None]
 
 # RLEF, sec. 6: temperature 0.2 and top-p 0.95 for 1@3.
 EVALUATION_SAMPLING = Sampling(temperature=0.2, top_p=0.95)
+
+
+class _Stopped(Exception):
+    """SIGTERM has come while episodes are played."""
 
 
 class RolloutDataModule(L.LightningDataModule):
@@ -124,12 +128,19 @@ class RolloutDataModule(L.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Stop the executor's processes and free the engine."""
-        if self._runner is None:
+        runner, self._runner = self._runner, None
+        if runner is None:
             return
-        self._runner.run(self.executor.close())
-        self._runner.close()
-        self._runner = None
-        self.engine.close()
+        try:
+            runner.run(self.executor.close())
+        finally:
+            runner.close()
+            self.engine.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Leave nothing behind: Lightning calls no teardown after an exception."""
+        with suppress(RLEFError, OSError):
+            self.teardown("exception")
 
     def _load_tokenizer(self) -> Any:
         from transformers import AutoTokenizer
@@ -213,7 +224,7 @@ class RolloutDataModule(L.LightningDataModule):
         scored = self._module.score(collection.episodes, temperature)
         tokens = sum(len(sample.token_ids) for sample in scored.samples)
         self.collection_metrics = {
-            **_collection_metrics(collection, self.play.turn_limit),
+            **collection_metrics(collection, self.play.turn_limit),
             **scored.metrics,
             "parity": parity,
             "scoring_tokens_per_s": tokens / (time.perf_counter() - began),
@@ -248,11 +259,15 @@ class RolloutDataModule(L.LightningDataModule):
             self._tell(phase, done, total)
             # Lightning itself looks at the signal between batches only, which may be minutes away.
             if self._trainer.received_sigterm:
-                raise SIGTERMException
+                raise _Stopped
 
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
-        return self._runner.run(self._collector.collect(problems, play, seed, progress))
+        try:
+            return self._runner.run(self._collector.collect(problems, play, seed, progress))
+        except _Stopped:
+            # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
+            raise SIGTERMException from None
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:
         if self.listener is not None:
@@ -296,19 +311,6 @@ def _shuffled(count: int, seed: int) -> tuple[int, ...]:
     order = list(range(count))
     Random(seed).shuffle(order)
     return tuple(order)
-
-
-def _collection_metrics(collection: Collection, turn_limit: int) -> dict[str, float]:
-    dialogue = dialogue_metrics(turn_limit)
-    dialogue.update(collection.episodes)
-    solved = sum(episode.solved for episode in collection.episodes)
-    return {
-        "solve_rate": solved / len(collection.episodes),
-        **{key: float(number) for key, number in dialogue.compute().items()},
-        "episodes": float(len(collection.episodes)),
-        "dropped": float(collection.dropped.total()),
-        "collecting_tokens_per_s": collection.response_tokens / collection.seconds,
-    }
 
 
 def _loader(items: list[Any]) -> DataLoader[Any]:

@@ -55,6 +55,20 @@ def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
     return {f"{prefix}/{key}": number for key, number in numbers.items()}
 
 
+def collection_metrics(collection: Collection, turn_limit: int) -> dict[str, float]:
+    """The numbers of one epoch's episodes."""
+    dialogue = dialogue_metrics(turn_limit)
+    dialogue.update(collection.episodes)
+    solved = sum(episode.solved for episode in collection.episodes)
+    return {
+        "solve_rate": solved / len(collection.episodes),
+        **{key: float(number) for key, number in dialogue.compute().items()},
+        "episodes": float(len(collection.episodes)),
+        "dropped": float(collection.dropped.total()),
+        "collecting_tokens_per_s": collection.response_tokens / collection.seconds,
+    }
+
+
 def solution(episode: Episode) -> dict[str, str | int | bool | None]:
     """What an episode hands in: its last program, and how it fared."""
     last = episode.turns[-1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as L
@@ -17,38 +16,15 @@ from torch import Tensor
 
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
-from rlef_lightning.learning.advantages import score_episodes
-from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
-from rlef_lightning.learning.logprobs import token_logprobs
 from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objective import PPO
-from rlef_lightning.learning.packing import PackedBatch, PackedSequences, collate_sequences, pack, split_turns
-from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
-from rlef_lightning.types import Episode, TrainingSample
-
-LOGITS_AT_A_TIME = 1 << 26
-"""Numbers of one chunk of the output layer: 256 MiB in float32, whatever the vocabulary."""
+from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
+from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
+from rlef_lightning.types import Episode
 
 DType = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """Episodes made ready for training."""
-
-    samples: list[TrainingSample]
-    metrics: dict[str, float]
-    """KL, entropy, value fit, engine/trainer mismatch; see docs/metrics.md."""
-
-
-@dataclass(slots=True)
-class _EpisodeNumbers:
-    """Per turn and token of one episode, by the trainer's networks."""
-
-    policy: list[tuple[float, ...]]
-    reference: list[tuple[float, ...]]
-    values: list[float]
 
 
 class RLEFModule(L.LightningModule):
@@ -151,12 +127,11 @@ class RLEFModule(L.LightningModule):
         """Log-probability of each token after the first, by the policy as it is now."""
         tokens = [TokenSequence(token_ids=tuple(ids), spans=((1, len(ids)),)) for ids in sequences]
         packed = collate_sequences(tokens).to(self.device)
-        logprobs, _ = self._logprobs(self.policy, packed, 1.0)
+        logprobs, _ = response_logprobs(self.policy, packed, 1.0)
         return [list(row) for row in split_turns(logprobs, packed)]
 
     # ---- scoring -------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def score(self, episodes: Sequence[Episode], temperature: float) -> Scored:
         """One pass of the three networks over fresh episodes: everything that the updates need.
 
@@ -164,60 +139,8 @@ class RLEFModule(L.LightningModule):
             episodes: Just sampled, by the weights that the policy has now.
             temperature: At which they were sampled.
         """
-        sequences = [episode_sequence(episode) for episode in episodes]
-        numbers: dict[int, _EpisodeNumbers] = {}
-        entropies: list[Tensor] = []
-        for members in pack(sequences, self.pack_tokens):
-            packed = collate_sequences([sequences[i] for i in members]).to(self.device)
-            policy, entropy = self._logprobs(self.policy, packed, temperature)
-            reference, _ = self._logprobs(self.reference, packed, temperature)
-            values = self.value(packed).tolist()
-            entropies.append(entropy)
-            turns = iter(
-                zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True)
-            )
-            for i in members:
-                own = [next(turns) for _ in sequences[i].spans]
-                numbers[i] = _EpisodeNumbers(*(list(column) for column in zip(*own, strict=True)))
-        return self._assemble(episodes, [numbers[i] for i in range(len(sequences))], torch.cat(entropies))
-
-    def _assemble(
-        self, episodes: Sequence[Episode], numbers: Sequence[_EpisodeNumbers], entropy: Tensor
-    ) -> Scored:
-        scored = score_episodes(
-            episodes,
-            [n.policy for n in numbers],
-            [n.reference for n in numbers],
-            [n.values for n in numbers],
-            rewards=self.objective.rewards,
-            beta=self.objective.beta,
-            normalisation=self.objective.normalisation,
-        )
-        samples = [to_training_sample(s, n.policy) for s, n in zip(scored, numbers, strict=True)]
-        behaviour = torch.tensor([x for sample in samples for x in sample.behaviour_logprobs])
-        policy = torch.tensor([x for sample in samples for x in sample.policy_logprobs])
-        mismatch = engine_mismatch(behaviour, policy)
-        values = torch.tensor([v for s in scored for v in s.values])
-        returns = torch.tensor([r for s in scored for r in s.returns])
-        ratios = [k for s in scored for k in s.mean_log_ratios]
-        metrics = {
-            "kl": sum(ratios) / len(ratios),
-            "entropy": float(entropy.mean()),
-            "return": sum(s.returns[0] for s in scored) / len(scored),
-            "value_explained_variance": explained_variance(values, returns),
-            "mismatch_mean": mismatch.mean_abs,
-            "mismatch_max": mismatch.max_abs,
-        }
-        return Scored(samples=samples, metrics=metrics)
-
-    @staticmethod
-    def _logprobs(network: Any, packed: PackedSequences, temperature: float) -> tuple[Tensor, Tensor]:
-        def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-            chunk = max(1, LOGITS_AT_A_TIME // len(weight))
-            return token_logprobs(hidden, weight, packed.target_ids, temperature, chunk)
-
-        result: tuple[Tensor, Tensor] = network(packed, head)
-        return result
+        networks = Networks(policy=self.policy, reference=self.reference, value=self.value)
+        return score(episodes, networks, self.objective, self.pack_tokens, temperature)
 
     # ---- updating ------------------------------------------------------------------------------
 
@@ -256,7 +179,7 @@ class RLEFModule(L.LightningModule):
         }
 
     def _policy_loss(self, packed: PackedBatch, batch: MiniBatch) -> PolicyLoss:
-        logprobs, _ = self._logprobs(self.policy, packed, batch.temperature)
+        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
         return policy_loss(
             logprobs,
             packed.policy_logprobs,

@@ -49,10 +49,11 @@ class RandomFeedback:
             if not turn.passed_public:
                 tests = problems[episode.problem_id].public_tests
                 self._texts.append((episode.problem_id, render_feedback(prompts, tests, turn.public_report)))
-        if len({problem_id for problem_id, _ in self._texts}) < 2:
+        owners = {problem_id for problem_id, _ in self._texts}
+        if len(owners) < 2:
             raise ConfigError(
-                "random feedback needs wrong programs of at least 2 problems, found "
-                f"{len(self._texts)}: evaluate on more problems"
+                f"random feedback needs wrong programs of at least 2 problems, found {len(owners)}: "
+                "evaluate on more problems"
             )
 
     def __call__(self, problem: Problem, report: Report | None, seed: int) -> str:

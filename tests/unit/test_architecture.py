@@ -1,6 +1,6 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
-    types, errors <- middle rooms <- rollout <- evaluation <- module, datamodule, callbacks, plan <- cli
+    types, errors <- middle rooms <- rollout <- evaluation, scoring <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
 name what is not installed, but obey the order of the rooms all the same, save between the parts of a run.
@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"types", "errors"},
     MIDDLE,
     {"rollout"},
-    {"evaluation"},
+    {"evaluation", "scoring"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "models",
         "metrics",
         "generation/vllm.py",
+        "scoring.py",
         "module.py",
         "datamodule.py",
         "callbacks",

@@ -1,0 +1,130 @@
+"""Episodes + networks -> TrainingSamples: the one pass without gradients between sampling and updating.
+
+Log-probabilities of policy and reference, values, entropy; the arithmetic on them is learning's. It
+changes no weights and logs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlef_lightning.learning.advantages import score_episodes
+from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
+from rlef_lightning.learning.logprobs import token_logprobs
+from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
+from rlef_lightning.learning.samples import episode_sequence, to_training_sample
+from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.types import Episode, ScoredEpisode, TrainingSample
+
+LOGITS_AT_A_TIME = 1 << 26
+"""Numbers of one chunk of the output layer: 256 MiB in float32, whatever the vocabulary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """What scores."""
+
+    policy: PolicyNetwork
+    reference: PolicyNetwork
+    value: ValueNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Episodes made ready for training."""
+
+    samples: list[TrainingSample]
+    metrics: dict[str, float]
+    """KL, entropy, value fit, engine/trainer mismatch; see docs/metrics.md."""
+
+
+@dataclass(slots=True)
+class _EpisodeNumbers:
+    """Per turn of one episode: its tokens' log-probabilities by two networks, and its value."""
+
+    policy: list[tuple[float, ...]]
+    reference: list[tuple[float, ...]]
+    values: list[float]
+
+
+def response_logprobs(
+    network: PolicyNetwork, packed: PackedSequences, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of each response token: two tensors [R], in nats."""
+
+    def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        chunk = max(1, LOGITS_AT_A_TIME // len(weight))
+        return token_logprobs(hidden, weight, packed.target_ids, temperature, chunk)
+
+    result: tuple[Tensor, Tensor] = network(packed, head)
+    return result
+
+
+@torch.no_grad()
+def score(
+    episodes: Sequence[Episode], networks: Networks, objective: PPO, pack_tokens: int, temperature: float
+) -> Scored:
+    """Samples in the episodes' order, and what there is to log of them.
+
+    Args:
+        episodes: Just sampled, by the weights that the policy has now.
+        networks: Policy, reference and value network, on one device.
+        objective: Rewards, KL weight, normalisation.
+        pack_tokens: Most tokens of one forward pass.
+        temperature: At which the episodes were sampled.
+    """
+    device = next(networks.policy.parameters()).device
+    sequences = [episode_sequence(episode) for episode in episodes]
+    numbers: dict[int, _EpisodeNumbers] = {}
+    entropies: list[Tensor] = []
+    for members in pack(sequences, pack_tokens):
+        packed = collate_sequences([sequences[i] for i in members]).to(device)
+        policy, entropy = response_logprobs(networks.policy, packed, temperature)
+        reference, _ = response_logprobs(networks.reference, packed, temperature)
+        values = networks.value(packed).tolist()
+        entropies.append(entropy)
+        turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
+        for i in members:
+            own = [next(turns) for _ in sequences[i].spans]
+            numbers[i] = _EpisodeNumbers(*(list(column) for column in zip(*own, strict=True)))
+    return _assemble(episodes, [numbers[i] for i in range(len(sequences))], torch.cat(entropies), objective)
+
+
+def _assemble(
+    episodes: Sequence[Episode], numbers: Sequence[_EpisodeNumbers], entropy: Tensor, objective: PPO
+) -> Scored:
+    scored = score_episodes(
+        episodes,
+        [n.policy for n in numbers],
+        [n.reference for n in numbers],
+        [n.values for n in numbers],
+        rewards=objective.rewards,
+        beta=objective.beta,
+        normalisation=objective.normalisation,
+    )
+    samples = [to_training_sample(s, n.policy) for s, n in zip(scored, numbers, strict=True)]
+    return Scored(samples=samples, metrics=_metrics(scored, samples, entropy))
+
+
+def _metrics(
+    scored: Sequence[ScoredEpisode], samples: Sequence[TrainingSample], entropy: Tensor
+) -> dict[str, float]:
+    behaviour = torch.tensor([x for sample in samples for x in sample.behaviour_logprobs])
+    policy = torch.tensor([x for sample in samples for x in sample.policy_logprobs])
+    mismatch = engine_mismatch(behaviour, policy)
+    values = torch.tensor([v for s in scored for v in s.values])
+    returns = torch.tensor([r for s in scored for r in s.returns])
+    ratios = [k for s in scored for k in s.mean_log_ratios]
+    return {
+        "kl": sum(ratios) / len(ratios),
+        "entropy": float(entropy.mean()),
+        "return": sum(s.returns[0] for s in scored) / len(scored),
+        "value_explained_variance": explained_variance(values, returns),
+        "mismatch_mean": mismatch.mean_abs,
+        "mismatch_max": mismatch.max_abs,
+    }
