@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 # Before torch and vllm are imported: idle worker threads must sleep, not spin, because the sandboxed
@@ -53,6 +54,8 @@ def _run(args: list[str], *, from_command_line: bool) -> None:
     import jsonargparse
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+    # One process: vLLM's process group of one makes Lightning believe that there are several.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
     # The sentences under dataclass fields are their options' help.
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from rlef_lightning.datamodule import RolloutDataModule

@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
+from rlef_lightning.checks import check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import CheckpointError, ConfigError, DataError, RLEFError
 from rlef_lightning.evaluation import Evaluated, Evaluation, collection_metrics
@@ -38,7 +39,7 @@ Phase = Literal["collecting", "scoring", "evaluating"]
 PhaseListener = Callable[[Phase, int, int], None]
 """Told the phase, and how many of how many episodes are done."""
 
-# RLEF, sec. 6: temperature 0.2 and top-p 0.95 for 1@3.
+# RLEF, sec. 3: temperature 0.2 and top-p 0.95 for 1@3.
 EVALUATION_SAMPLING = Sampling(temperature=0.2, top_p=0.95)
 
 
@@ -57,6 +58,7 @@ class RolloutDataModule(L.LightningDataModule):
         pack_tokens: Most tokens of a pack; set from model.pack_tokens.
         prompts: The wording of the dialogue.
         system_prompt: Said before the first message; null: nothing.
+        template_arguments: Passed on to the chat template, as {enable_thinking: false} for Qwen 3.
         play: How training episodes are played; problems_per_epoch times samples_per_problem make a batch.
         problems_per_epoch: Problems of one epoch (RLEF, sec. 3: 1024 rollouts).
         minibatches_per_epoch: Optimizer steps of one epoch (RLEF, sec. 3: 4).
@@ -79,6 +81,7 @@ class RolloutDataModule(L.LightningDataModule):
         pack_tokens: int = 8192,
         prompts: Prompts = Prompts(),  # noqa: B008 (frozen)
         system_prompt: str | None = None,
+        template_arguments: dict[str, Any] | None = None,
         play: PlaySettings = PlaySettings(),  # noqa: B008 (frozen)
         problems_per_epoch: int = 1024,
         minibatches_per_epoch: int = 4,
@@ -94,6 +97,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.problems, self.engine, self.executor = problems, engine, executor
         self.model_folder, self.pack_tokens = model_folder, pack_tokens
         self.prompts, self.system_prompt = prompts, system_prompt
+        self.template_arguments = template_arguments
         self.play, self.prediction, self.pace = play, prediction, pace
         self.problems_per_epoch, self.minibatches_per_epoch = problems_per_epoch, minibatches_per_epoch
         self.validation = validation
@@ -115,11 +119,17 @@ class RolloutDataModule(L.LightningDataModule):
             CheckpointError: the folder has no tokenizer or no chat template.
             DataError: the problems cannot be read.
             EngineError: the engine cannot start.
+            ConfigError: settings that do not go together.
         """
         if self._runner is not None:
             return
+        if stage == "fit":
+            check_trainer(self._trainer)
+            check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
         self._tokenizer = self._load_tokenizer()
-        self._chat = ChatFormat(self._tokenizer, system_prompt=self.system_prompt)
+        self._chat = ChatFormat(
+            self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
+        )
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
         self._splits = {split: self._fitting(self.problems.problems(split), split) for split in needed}
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
@@ -159,7 +169,7 @@ class RolloutDataModule(L.LightningDataModule):
         return tokenizer
 
     def _fitting(self, problems: Sequence[Problem], split: Split) -> Sequence[Problem]:
-        room = self.engine.max_context_tokens - self.play.sampling.max_response_tokens
+        room = self.engine.max_context_tokens - self._response_limit(split)
         kept = []
         for problem in problems:
             length = len(self._chat.first_prompt(render_first_message(self.prompts, problem.statement)))
@@ -169,13 +179,22 @@ class RolloutDataModule(L.LightningDataModule):
                 raise DataError(
                     f"the first prompt of {split} problem {problem.id!r} has {length} tokens, the context "
                     f"leaves {room}: raise data.engine.init_args.max_context_tokens, lower "
-                    "data.play.sampling.max_response_tokens, or set data.long_prompts to 'skip'"
+                    "max_response_tokens, or set data.long_prompts to 'skip'"
                 )
         if not kept:
             raise DataError(
                 f"no {split} problem is left of {len(problems)}: all prompts exceed {room} tokens"
             )
         return kept
+
+    def _response_limit(self, split: Split) -> int:
+        """Most tokens of a response that any play of this split may sample."""
+        plays = {
+            "train": [self.play],
+            "validation": [self.validation.play],
+            "test": [self.prediction, *(test.play for test in self.tests.values())],
+        }
+        return max(play.sampling.max_response_tokens for play in plays[split])
 
     # ---- loaders -------------------------------------------------------------------------------
 

@@ -1,9 +1,12 @@
-"""Collections -> the numbers of an evaluation (RLEF, sec. 6): what is asked, and what came of it."""
+"""Collections -> the numbers of an evaluation (RLEF, sec. 3): what is asked, and what came of it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlef_lightning.errors import ConfigError
 from rlef_lightning.metrics import SolveRate, dialogue_metrics
 from rlef_lightning.rollout import Collection, PlaySettings
 from rlef_lightning.types import Episode
@@ -26,6 +29,25 @@ class Evaluation:
     problems: int | None = None
     """Only the first so many problems of the split; null: all."""
 
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.n > self.k:
+            raise ConfigError(f"n is {self.n} and k is {self.k}: n@k needs 1 <= n <= k")
+        if self.k < self.play.turn_limit:
+            raise ConfigError(
+                f"k is {self.k}, but one episode of play.turn_limit={self.play.turn_limit} turns counts as "
+                "so many samples: raise k or lower play.turn_limit"
+            )
+        if self.play.samples_per_problem < self.rollouts_needed:
+            raise ConfigError(
+                f"{self.n}@{self.k} at {self.play.turn_limit} turns needs {self.rollouts_needed} episodes of "
+                f"each problem, play.samples_per_problem is {self.play.samples_per_problem}: raise it"
+            )
+
+    @property
+    def rollouts_needed(self) -> int:
+        """Episodes of a problem that make k samples."""
+        return self.k // self.play.turn_limit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
@@ -38,7 +60,8 @@ class Evaluated:
 
 def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
     """n@k with its 95% interval, and the dialogue's numbers, as `prefix/name`."""
-    evaluation, episodes = evaluated.evaluation, evaluated.collection.episodes
+    evaluation = evaluated.evaluation
+    episodes, left_out = _complete(evaluated.collection.episodes, evaluation.rollouts_needed)
     solve = SolveRate(n=evaluation.n, k=evaluation.k, turn_limit=evaluation.play.turn_limit)
     solve.update(episodes)
     low, high = solve.confidence_interval()
@@ -49,10 +72,18 @@ def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
         name: float(solve.compute()),
         f"{name}_low": low,
         f"{name}_high": high,
+        "problems_left_out": float(left_out),
         "dropped": float(evaluated.collection.dropped.total()),
         **{key: float(number) for key, number in dialogue.compute().items()},
     }
     return {f"{prefix}/{key}": number for key, number in numbers.items()}
+
+
+def _complete(episodes: Sequence[Episode], needed: int) -> tuple[list[Episode], int]:
+    """Episodes of the problems that have enough of them after drops, and the number of other problems."""
+    counts = Counter(episode.problem_id for episode in episodes)
+    kept = [episode for episode in episodes if counts[episode.problem_id] >= needed]
+    return kept, sum(count < needed for count in counts.values())
 
 
 def collection_metrics(collection: Collection, turn_limit: int) -> dict[str, float]:

@@ -77,6 +77,9 @@ class RLEFModule(L.LightningModule):
         self.policy: Any = None
         self.reference: Any = None
         self.value: Any = None
+        # What was logged last. Lightning's callback_metrics also keep what only earlier epochs had.
+        self.epoch_metrics: dict[str, float] = {}
+        self.evaluation_metrics: dict[str, float] = {}
         self._steps: list[dict[str, float]] = []
         self._updating = (0, 0.0)
 
@@ -155,6 +158,7 @@ class RLEFModule(L.LightningModule):
             for name, number in self._backward(packed, batch).items():
                 sums[name] = sums.get(name, 0.0) + number
         sums |= self._clip_gradients()
+        sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
         schedule.step()
         self._steps.append(sums)
@@ -212,20 +216,18 @@ class RLEFModule(L.LightningModule):
         """Means over this epoch's optimizer steps, and the throughput of updating."""
         means = {name: sum(step[name] for step in self._steps) / len(self._steps) for name in self._steps[0]}
         tokens, seconds = self._updating
-        optimizer: Any = self.optimizers()
-        means |= {
-            "updating_tokens_per_s": tokens / seconds,
-            "learning_rate": optimizer.param_groups[0]["lr"],
-        }
+        means["updating_tokens_per_s"] = tokens / seconds
         self._log_epoch(means)
         self._steps, self._updating = [], (0, 0.0)
 
     def _log_epoch(self, numbers: dict[str, float]) -> None:
         named = {f"train/{name}": number for name, number in numbers.items()}
+        self.epoch_metrics |= named
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
         """Log what the data module measured while it collected this epoch's episodes."""
+        self.epoch_metrics, self.evaluation_metrics = {}, {}
         metrics: dict[str, float] = self.trainer.datamodule.collection_metrics  # type: ignore[attr-defined]
         self._log_epoch(metrics)
 
@@ -240,6 +242,7 @@ class RLEFModule(L.LightningModule):
         self._log_evaluation(evaluation_metrics(batch, f"test/{batch.name}"))
 
     def _log_evaluation(self, metrics: dict[str, float]) -> None:
+        self.evaluation_metrics = metrics
         self.log_dict(metrics, batch_size=1, add_dataloader_idx=False, sync_dist=True)
 
     def predict_step(self, batch: Evaluated, batch_idx: int) -> list[dict[str, Any]]:

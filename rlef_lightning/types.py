@@ -66,7 +66,7 @@ class OutputRule:
 CODECONTESTS_RULE = OutputRule(
     ignore_case=True, absolute_tolerance=1e-5, relative_tolerance=0.0, integers_as_floats=True
 )
-"""The rule of DeepMind's runner (RLEF, sec. 4): lower-cased tokens, numbers within an absolute 1e-5."""
+"""The rule of DeepMind's runner (RLEF, sec. 3): lower-cased tokens, numbers within an absolute 1e-5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +274,7 @@ class TrainingSample:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How responses are drawn (RLEF, sec. 3 and 6)."""
+    """How responses are drawn (RLEF, sec. 3)."""
 
     temperature: float = 1.0
     """Divides the logits; 1 samples from the model itself, as training needs."""

@@ -6,15 +6,17 @@ Shows what an RL iteration is doing (collecting, scoring, updating, evaluating);
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-_SOLVE_RATE = re.compile(r"validation/solve_\d+at\d+")
-_TEST_RATE = re.compile(r"test/.+/solve_\d+at\d+")
+if TYPE_CHECKING:
+    from rlef_lightning.module import RLEFModule
+
+_SOLVE_RATE = re.compile(r"(validation|test/.+)/solve_\d+at\d+")
 _SHOWN = {
     "train/solve_rate": "solved {:.2f}",
     "train/solve_rate_turn_1": "at turn 1 {:.2f}",
@@ -74,30 +76,26 @@ class PhaseProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print what the epoch brought."""
-        metrics = trainer.callback_metrics
-        shown = [form.format(float(metrics[name])) for name, form in _SHOWN.items() if name in metrics]
-        if self._enabled:
-            self._console.print(
-                f"epoch {trainer.current_epoch}: " + ", ".join(shown), highlight=False, soft_wrap=True
-            )
+        metrics = cast("RLEFModule", pl_module).epoch_metrics
+        shown = [form.format(metrics[name]) for name, form in _SHOWN.items() if name in metrics]
+        self._print(f"epoch {trainer.current_epoch}: " + ", ".join(shown))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the solve rate during training; `validate` prints its own table."""
-        rates = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("validation/solve_")}
-        if self._enabled and rates and not trainer.sanity_checking:
-            shown = ", ".join(
-                f"{name} {float(rate):.3f}" for name, rate in rates.items() if "turn" not in name
-            )
-            self._console.print(f"epoch {trainer.current_epoch}: {shown}", highlight=False, soft_wrap=True)
+        """Print the solve rate; `validate` prints a table of everything besides."""
+        self._print_rates(cast("RLEFModule", pl_module).evaluation_metrics)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print a line for each evaluation."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        for name in filter(_TEST_RATE.fullmatch, metrics):
+        self._print_rates({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def _print_rates(self, metrics: dict[str, float]) -> None:
+        for name in filter(_SOLVE_RATE.fullmatch, metrics):
             low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
-            self._console.print(
-                f"{name} {metrics[name]:.3f} (95%: {low:.3f} to {high:.3f})", highlight=False, soft_wrap=True
-            )
+            self._print(f"{name} {metrics[name]:.3f} (95%: {low:.3f} to {high:.3f})")
+
+    def _print(self, line: str) -> None:
+        if self._enabled:
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _show(self, phase: str, done: int, total: int) -> None:
         if not self._enabled or not self._console.is_terminal:

@@ -36,7 +36,8 @@ class VLLMEngine:
     """vLLM inside the training process.
 
     Args:
-        dtype: Number format of the engine's weights and cache. float32 agrees with a float32 trainer to 1e-6.
+        dtype: Number format of the engine's weights and cache. float32 agrees with a float32 trainer to 1e-5;
+            bfloat16 is faster on a GPU and needs a larger data.parity_tolerance.
         max_context_tokens: Longest prompt plus response, in tokens; longer dialogues end.
         max_sequences: Most sequences in one batch of the engine.
         cpu_cache_gib: Memory of the key-value cache on a CPU, in GiB.
@@ -48,7 +49,7 @@ class VLLMEngine:
 
     def __init__(
         self,
-        dtype: DType = "bfloat16",
+        dtype: DType = "float32",
         max_context_tokens: int = 4096,
         max_sequences: int = 256,
         cpu_cache_gib: int = 1,

@@ -1,4 +1,4 @@
-"""Episodes -> numbers for people: n@k solve rate, repair, errors, edits (RLEF, sec. 6 and 7).
+"""Episodes -> numbers for people: n@k solve rate, repair, errors, edits (RLEF, sec. 3).
 
 torchmetrics throughout, so that the numbers of several ranks add up. Nothing here trains on them.
 """

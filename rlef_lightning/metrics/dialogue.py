@@ -1,4 +1,4 @@
-"""Episodes -> how the dialogues went: solved by which turn, what failed, what was repaired (RLEF, sec. 7).
+"""Episodes -> how the dialogues went: solved by which turn, what failed, what was repaired (RLEF, sec. 3).
 
 Every metric here is a set of named means. It returns plain floats by stable names and leaves out a mean
 over nothing (a repair rate where no turn failed), so that a logger never sees NaN. The states are sums:
@@ -84,7 +84,7 @@ class _NamedMeans(Metric, ABC):
 
 
 class SolveRateByTurn(_NamedMeans):
-    """`solve_rate_turn_1`, ...: share of episodes that had ended solved by turn t (RLEF, sec. 7)."""
+    """`solve_rate_turn_1`, ...: share of episodes that had ended solved by turn t (RLEF, sec. 3)."""
 
     def __init__(self, turn_limit: int, **kwargs: Any) -> None:
         if turn_limit < 1:
@@ -103,7 +103,7 @@ class SolveRateByTurn(_NamedMeans):
 
 
 class RepairRate(_NamedMeans):
-    """`repair_rate` and `repair_rate/<error class>`: failed turns whose next turn passes (RLEF, sec. 7).
+    """`repair_rate` and `repair_rate/<error class>`: failed turns whose next turn passes (RLEF, sec. 3).
 
     Of the turns that failed the public tests and were followed by another turn, the share whose next turn
     passed the public tests; by the error class of the turn that failed.
@@ -145,7 +145,7 @@ class MeanTurns(_NamedMeans):
 
 
 class CodeChange(_NamedMeans):
-    """`repeated_code` and `edit_size`: what changes from one turn's program to the next (RLEF, sec. 7).
+    """`repeated_code` and `edit_size`: what changes from one turn's program to the next (RLEF, sec. 3).
 
     Over consecutive turns that both have a program: the share in which the two are identical, and the mean
     of 1 - chrF (0: identical, 1: nothing in common), identical ones included.

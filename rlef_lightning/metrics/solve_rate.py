@@ -1,4 +1,4 @@
-"""Episodes -> counts per problem -> n@k solve rate, the paper's metric (RLEF, sec. 6).
+"""Episodes -> counts per problem -> n@k solve rate, the paper's metric (RLEF, sec. 3).
 
 Does not play episodes and does not judge them: it reads what the public and private reports say.
 """
@@ -18,7 +18,7 @@ from rlef_lightning.types import Episode
 
 
 def n_at_k(samples: int, passing_public: int, correct: int, n: int, k: int) -> float:
-    """Probability that any of n solutions, selected from k of the samples, is correct (RLEF, sec. 6).
+    """Probability that any of n solutions, selected from k of the samples, is correct (RLEF, sec. 3).
 
     The k are drawn from all `samples` without replacement; the n are then drawn uniformly from those of
     the k that pass the public tests (all of them where fewer than n do). A correct solution passes the
@@ -56,7 +56,7 @@ def problem_key(problem_id: str) -> int:
 
 
 class SolveRate(Metric):
-    """n@k over problems, in [0, 1]; every turn of the limit counts as a sample (RLEF, sec. 6).
+    """n@k over problems, in [0, 1]; every turn of the limit counts as a sample (RLEF, sec. 3).
 
     A rollout of at most `turn_limit` turns uses up `turn_limit` of the k samples, played or not, and
     offers one solution, its last: 1@3 at 3 turns is one rollout, 10@100 at 3 turns is 33 rollouts.
@@ -99,7 +99,7 @@ class SolveRate(Metric):
         return self._problem_scores().mean().to(self.device)
 
     def confidence_interval(self, resamples: int = 200, seed: int = 0) -> tuple[float, float]:
-        """95% interval (low, high) by bootstrap over problems (RLEF, sec. 6). All ranks must call it."""
+        """95% interval (low, high) by bootstrap over problems (RLEF, sec. 3). All ranks must call it."""
         if resamples < 1:
             raise ValueError(f"the bootstrap needs resamples >= 1, got {resamples}")
         # compute() is synced by torchmetrics; any other method has to ask for it.

@@ -16,7 +16,7 @@ from rlef_lightning.dialogue import ChatFormat, Prompts
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
-from rlef_lightning.rollout.feedback import FeedbackSource, RandomFeedback, TrueFeedback
+from rlef_lightning.rollout.feedback import FeedbackSource, OwnFeedback, RandomFeedback
 from rlef_lightning.rollout.play import BadCompletion, Seat, Table, derive_seed, play
 from rlef_lightning.rollout.schedule import Schedule
 from rlef_lightning.rollout.settings import Pace, PlaySettings
@@ -84,9 +84,9 @@ class Collector:
     async def _feedback(
         self, problems: Sequence[Problem], settings: PlaySettings, seed: int
     ) -> FeedbackSource:
-        if settings.feedback == "true":
-            return TrueFeedback(self._prompts)
-        single = replace(settings, feedback="true", turn_limit=1, samples_per_problem=1)
+        if settings.feedback == "own":
+            return OwnFeedback(self._prompts)
+        single = replace(settings, feedback="own", turn_limit=1, samples_per_problem=1)
         donors = await self.collect(problems, single, derive_seed(seed, "donors"))
         return RandomFeedback(donors.episodes, {p.id: p for p in problems}, self._prompts)
 

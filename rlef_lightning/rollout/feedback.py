@@ -19,7 +19,7 @@ class FeedbackSource(Protocol):
         ...
 
 
-class TrueFeedback:
+class OwnFeedback:
     """The feedback of the program itself on the problem's public tests (RLEF, sec. 2.1)."""
 
     def __init__(self, prompts: Prompts) -> None:
@@ -31,7 +31,7 @@ class TrueFeedback:
 
 
 class RandomFeedback:
-    """Feedback of a wrong program of another problem on that problem's public tests (RLEF, sec. 4.2).
+    """Feedback of a wrong program of another problem on that problem's public tests (RLEF, sec. 3).
 
     Args:
         donors: Episodes that were sampled without feedback; the failed ones give the texts.

@@ -121,4 +121,5 @@ class Schedule:
         leftover = [*unfinished, *(held.work for held in self._held)]
         for task in leftover:
             task.cancel()
-        await asyncio.gather(*leftover, return_exceptions=True)
+        # All of them, so that the failures of several episodes are all seen and one of them is reported.
+        await asyncio.gather(*leftover, *episodes, return_exceptions=True)

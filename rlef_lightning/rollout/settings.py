@@ -8,7 +8,7 @@ from typing import Literal
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.types import Sampling
 
-Feedback = Literal["true", "random"]
+Feedback = Literal["own", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class PlaySettings:
     """Most responses of one episode; 1 gives independent samples without feedback."""
     samples_per_problem: int = 1
     """Episodes of each problem."""
-    feedback: Feedback = "true"
-    """"true": of the program itself; "random": of a wrong program of another problem (the ablation)."""
+    feedback: Feedback = "own"
+    """"own": of the program itself; "random": of a wrong program of another problem (the ablation)."""
     sampling: Sampling = field(default_factory=Sampling)
     """How responses are drawn."""
 

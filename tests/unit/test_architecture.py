@@ -1,6 +1,7 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
-    types, errors <- middle rooms <- rollout <- evaluation, scoring <- module, datamodule, callbacks, plan <- cli
+    types, errors <- middle rooms <- rollout <- evaluation, scoring, checks
+        <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
 name what is not installed, but obey the order of the rooms all the same, save between the parts of a run.
@@ -28,13 +29,13 @@ LAYERS: list[set[str]] = [
     {"types", "errors"},
     MIDDLE,
     {"rollout"},
-    {"evaluation", "scoring"},
+    {"evaluation", "scoring", "checks"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
     "vllm": {"generation/vllm.py"},
-    "lightning": {"module.py", "datamodule.py", "callbacks", "plan.py", "cli.py"},
+    "lightning": {"module.py", "datamodule.py", "checks.py", "callbacks", "plan.py", "cli.py"},
     "torch": {
         "learning",
         "models",

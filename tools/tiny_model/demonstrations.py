@@ -1,7 +1,7 @@
 """MicroTasks -> dialogues that a half-skilled assistant would hold.
 
 Two kinds: `SKILL` always repairs its program by the feedback, `HABIT` does so only sometimes and
-otherwise repeats itself, as instruct models do before RLEF (RLEF, sec. 4: more turns hardly help them).
+otherwise repeats itself, as instruct models do before RLEF (RLEF, sec. 3: more turns hardly help them).
 """
 
 from __future__ import annotations

@@ -96,40 +96,32 @@ def test_metrics_of_an_evaluation_and_the_worst_parity(tmp_path: Path) -> None:
     }
 
 
-def trainer_at(epoch: int, **metrics: float) -> Any:
+def trainer_at(epoch: int) -> Any:
     """What the learning curve sees of a trainer."""
-    named = {name.replace("__", "/"): torch.tensor(number) for name, number in metrics.items()}
-    return SimpleNamespace(
-        current_epoch=epoch, callback_metrics=named, sanity_checking=False, is_global_zero=True
-    )
+    return SimpleNamespace(current_epoch=epoch, is_global_zero=True)
+
+
+def module_with(**metrics: float) -> Any:
+    """A module after an epoch, and perhaps a validation, with these numbers."""
+    named = {name.replace("__", "/"): number for name, number in metrics.items()}
+    validation = {name: number for name, number in named.items() if name.startswith("validation/")}
+    trained = {name: number for name, number in named.items() if name not in validation}
+    return SimpleNamespace(epoch_metrics=trained, evaluation_metrics=validation)
 
 
 def test_a_curve_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "curve.png"
     first, later = LearningCurve(str(path)), LearningCurve(str(path))
-    validated = trainer_at(0, train__solve_rate=0.25, validation__solve_1at3=0.5)
-    first.on_validation_end(validated, None)
-    first.on_train_epoch_end(validated, None)
+    first.on_train_epoch_end(trainer_at(0), module_with(train__solve_rate=0.25, validation__solve_1at3=0.5))
     later.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert later.rows == first.rows
-    later.on_validation_end(trainer_at(1, validation__solve_1at3=0.625), None)
-    later.on_train_epoch_end(trainer_at(1, train__solve_rate=0.5), None)
-    # An epoch without validation: the old number is not repeated, though the trainer still holds it.
-    unvalidated = trainer_at(2, train__solve_rate=0.75, validation__solve_1at3=0.625)
-    later.on_train_epoch_end(unvalidated, None)
-    later.on_train_end(unvalidated, None)
-    assert lines_of(path.with_suffix(".jsonl")) == [
+    later.on_train_epoch_end(trainer_at(1), module_with(train__solve_rate=0.5))
+    expected = [
         {"epoch": 0.0, "train/solve_rate": 0.25, "validation/solve_1at3": 0.5},
-        {"epoch": 1.0, "train/solve_rate": 0.5, "validation/solve_1at3": 0.625},
-        {"epoch": 2.0, "train/solve_rate": 0.75},
+        {"epoch": 1.0, "train/solve_rate": 0.5},
     ]
+    # The rows are on disk after every epoch, the picture at the end.
+    assert lines_of(path.with_suffix(".jsonl")) == expected
+    assert not path.exists()
+    later.on_train_end(trainer_at(1), module_with())
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_sanity_check_leaves_no_numbers() -> None:
-    curve = LearningCurve()
-    checking = trainer_at(0, validation__solve_1at3=0.5)
-    checking.sanity_checking = True
-    curve.on_validation_end(checking, None)
-    curve.on_train_epoch_end(trainer_at(0, train__kl=0.5), None)
-    assert curve.rows == [{"epoch": 0.0, "train/kl": 0.5}]

@@ -1,4 +1,4 @@
-"""The ablation: an episode is told what was said of a wrong program of another problem (RLEF, sec. 4.2)."""
+"""The ablation: an episode is told what was said of a wrong program of another problem (RLEF, sec. 3)."""
 
 from __future__ import annotations
 
