@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from rlef_lightning.checks import check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import CheckpointError, ConfigError, DataError, RLEFError
-from rlef_lightning.evaluation import Evaluated, Evaluation, collection_metrics
+from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
@@ -30,7 +30,7 @@ from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
 from rlef_lightning.rollout.play import derive_seed
-from rlef_lightning.types import Problem, Sampling
+from rlef_lightning.types import Problem
 
 if TYPE_CHECKING:
     from rlef_lightning.module import RLEFModule
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 Phase = Literal["collecting", "scoring", "evaluating"]
 PhaseListener = Callable[[Phase, int, int], None]
 """Told the phase, and how many of how many episodes are done."""
-
-# RLEF, sec. 3: temperature 0.2 and top-p 0.95 for 1@3.
-EVALUATION_SAMPLING = Sampling(temperature=0.2, top_p=0.95)
 
 
 class _Stopped(Exception):
@@ -85,7 +82,7 @@ class RolloutDataModule(L.LightningDataModule):
         play: PlaySettings = PlaySettings(),  # noqa: B008 (frozen)
         problems_per_epoch: int = 1024,
         minibatches_per_epoch: int = 4,
-        validation: Evaluation = Evaluation(play=PlaySettings(sampling=EVALUATION_SAMPLING)),  # noqa: B008
+        validation: Evaluation = Evaluation(),  # noqa: B008
         tests: dict[str, Evaluation] | None = None,
         prediction: PlaySettings = PlaySettings(sampling=EVALUATION_SAMPLING),  # noqa: B008 (frozen)
         pace: Pace = Pace(),  # noqa: B008 (frozen)

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.metrics import SolveRate, dialogue_metrics
 from rlef_lightning.rollout import Collection, PlaySettings
-from rlef_lightning.types import Episode
+from rlef_lightning.types import Episode, Sampling
+
+# RLEF, sec. 3: temperature 0.2 and top-p 0.95 for 1@3.
+EVALUATION_SAMPLING = Sampling(temperature=0.2, top_p=0.95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class Evaluation:
     is Evaluation(play=PlaySettings(turn_limit=1, samples_per_problem=3))
     """
 
-    play: PlaySettings
+    play: PlaySettings = PlaySettings(sampling=EVALUATION_SAMPLING)
     """How the episodes are played."""
     n: int = 1
     """Solutions that may be handed in, selected by the public tests."""

@@ -1,0 +1,46 @@
+"""Settings that would train on something else than it seems to are refused by name."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlef_lightning.checks import check_trainer, check_training
+from rlef_lightning.errors import ConfigError
+from rlef_lightning.rollout import PlaySettings
+from rlef_lightning.types import Sampling
+
+
+def trainer(**changes: Any) -> Any:
+    good = {"world_size": 1, "reload_dataloaders_every_n_epochs": 1, "precision": "32-true"}
+    return SimpleNamespace(**{**good, **changes})
+
+
+def test_good_settings_pass() -> None:
+    check_trainer(trainer())
+    check_training(PlaySettings(), pack_tokens=512, max_context_tokens=512)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"world_size": 2}, "trainer.devices"),
+        ({"reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs is 0"),
+        ({"precision": "bf16-mixed"}, "bf16-mixed"),
+    ],
+)
+def test_trainers_that_go_silently_wrong_are_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        check_trainer(trainer(**change))
+
+
+def test_training_samples_come_from_the_whole_distribution() -> None:
+    with pytest.raises(ConfigError, match=r"top_p is 0\.95"):
+        check_training(PlaySettings(sampling=Sampling(top_p=0.95)), pack_tokens=512, max_context_tokens=512)
+
+
+def test_a_pack_holds_the_longest_episode() -> None:
+    with pytest.raises(ConfigError, match=r"pack_tokens is 511.*512"):
+        check_training(PlaySettings(), pack_tokens=511, max_context_tokens=512)
