@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 # programs need the same cores; and a log line per fork of a tokenizer helps nobody.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -54,6 +56,9 @@ def _run(args: list[str], *, from_command_line: bool) -> None:
     import jsonargparse
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+    # Lightning recommends a product of its makers at every start.
+    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    tips.addFilter(lambda record: "Tip:" not in record.getMessage())
     # One process: vLLM's process group of one makes Lightning believe that there are several.
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
     # The sentences under dataclass fields are their options' help.

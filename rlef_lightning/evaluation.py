@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.metrics import SolveRate, dialogue_metrics
@@ -23,7 +23,7 @@ class Evaluation:
     is Evaluation(play=PlaySettings(turn_limit=1, samples_per_problem=3))
     """
 
-    play: PlaySettings = PlaySettings(sampling=EVALUATION_SAMPLING)
+    play: PlaySettings = field(default_factory=lambda: PlaySettings(sampling=EVALUATION_SAMPLING))
     """How the episodes are played."""
     n: int = 1
     """Solutions that may be handed in, selected by the public tests."""
