@@ -32,7 +32,7 @@ class Draft:
     """Plausible first programs, likeliest first, all of which fail a public test. Empty where the
     statement says everything."""
     key: str
-    """What tells two problems of a family apart; the splits are disjoint in it."""
+    """What decides statement and solution; the splits are disjoint in it, hence in both."""
 
 
 Family = Callable[[Random], Draft]
@@ -160,28 +160,32 @@ def separator(rng: Random) -> Draft:
 
 def literal(rng: Random) -> Draft:
     """An exception to repair: what is read is not a plain integer; the kind decides the repair."""
-    factor = rng.randint(2, 99)
+    factor, offset = rng.randint(2, 99), rng.randint(2, 99)
     kinds: dict[str, tuple[str, Callable[[int], str], Callable[[int], object]]] = {
-        "decimal": ("float(input())", lambda n: f"{n}.5", lambda n: (n + 0.5) * factor),
-        "hexadecimal": ("int(input(),16)", hex, lambda n: n * factor),
-        "pair": ("sum(map(int,input().split()))", lambda n: f"{n} {n + 1}", lambda n: (2 * n + 1) * factor),
+        "decimal": ("float(input())", lambda n: f"{n}.5", lambda n: (n + 0.5) * factor + offset),
+        "hexadecimal": ("int(input(),16)", hex, lambda n: n * factor + offset),
+        "pair": (
+            "sum(map(int,input().split()))",
+            lambda n: f"{n} {n + 1}",
+            lambda n: (2 * n + 1) * factor + offset,
+        ),
     }
     kind = rng.choice(list(kinds))
     reader, write, run = kinds[kind]
     pairs = [(write(n), str(run(n))) for n in _numbers(rng, 4, 10, 99)]
     return Draft(
-        statement=f"Read what is given. Print it times {factor}.",
+        statement=f"Read what is given. Print it times {factor} plus {offset}.",
         public=tuple(pairs[:1]),
         private=tuple(pairs[1:]),
-        solution=f"print({reader}*{factor})",
-        guesses=(f"print(int(input())*{factor})",),
-        key=f"{kind} {factor}",
+        solution=f"print({reader}*{factor}+{offset})",
+        guesses=(f"print(int(input())*{factor}+{offset})",),
+        key=f"{kind} {factor} {offset}",
     )
 
 
 def layout(rng: Random) -> Draft:
     """A wrong output format: the mark between the words is only seen in an expected output."""
-    mark, order = rng.choice(_SEPARATORS), rng.choice(["reverse", "sorted", "same"])
+    label, mark, order = _word(rng), rng.choice(_SEPARATORS), rng.choice(["reverse", "sorted", "same"])
     count, arrange = rng.randint(3, 4), {"reverse": "[::-1]", "sorted": "", "same": ""}[order]
     words = "sorted(input().split())" if order == "sorted" else f"input().split(){arrange}"
 
@@ -189,28 +193,28 @@ def layout(rng: Random) -> Draft:
         return mark.join({"reverse": items[::-1], "sorted": sorted(items), "same": items}[order])
 
     lists = [[_word(rng) for _ in range(count)] for _ in range(4)]
-    pairs = [(" ".join(items), run(items)) for items in lists]
+    pairs = [(" ".join(items), f"{label} {run(items)}") for items in lists]
     return Draft(
-        statement=f"Read {count} words. Print them in {order} order.",
+        statement=f"Read {count} words. Print {label} and them in {order} order.",
         public=tuple(pairs[:1]),
         private=tuple(pairs[1:]),
-        solution=f'print("{mark}".join({words}))',
-        guesses=(f'print(" ".join({words}))',),
-        key=f"{mark} {order} {' '.join(lists[0])}",
+        solution=f'print("{label}","{mark}".join({words}))',
+        guesses=(f'print("{label}"," ".join({words}))',),
+        key=f"{label} {mark} {order} {count}",
     )
 
 
 def slow(rng: Random) -> Draft:
     """A too slow program: the loop of the statement must become a formula."""
-    factor, size = rng.randint(2, 99), rng.choice([10**8, 2 * 10**8, 3 * 10**8])
-    pairs = [(str(n), str(factor * n * (n - 1) // 2)) for n in (size, *_numbers(rng, 2), size + 1)]
+    factor, offset, size = rng.randint(2, 99), rng.randint(2, 99), rng.choice([1, 2, 3]) * 10**8
+    pairs = [(str(n), str(factor * n * (n - 1) // 2 + offset)) for n in (size, *_numbers(rng, 2), size + 1)]
     return Draft(
-        statement=f"Read n. Print the sum of {factor}*i over all i below n.",
+        statement=f"Read n. Print {offset} plus the sum of {factor}*i over all i below n.",
         public=tuple(pairs[:1]),
         private=tuple(pairs[1:]),
-        solution=f"n=int(input())\nprint({factor}*n*(n-1)//2)",
-        guesses=(f"n=int(input())\nprint(sum({factor}*i for i in range(n)))",),
-        key=f"{factor} {size}",
+        solution=f"n=int(input())\nprint({factor}*n*(n-1)//2+{offset})",
+        guesses=(f"n=int(input())\nprint(sum({factor}*i for i in range(n))+{offset})",),
+        key=f"{factor} {offset}",
     )
 
 

@@ -54,8 +54,8 @@ class Phase:
 
 
 PHASES = (
-    Phase(manner=SKILL, dialogues=24_000, steps=7_000, learning_rate=3e-3),
-    Phase(manner=HABIT, dialogues=12_000, steps=900, learning_rate=5e-4),
+    Phase(manner=SKILL, dialogues=24_000, steps=6_000, learning_rate=3e-3),
+    Phase(manner=HABIT, dialogues=12_000, steps=800, learning_rate=5e-4),
 )
 
 

@@ -31,11 +31,14 @@ class Manner:
     """Any response: a block that is never closed, so that no code is found."""
     careless: float
     """A fully specified problem: one number of the program is wrong."""
+    cheat: float = 0.0
+    """After feedback, where it does not repair: a program that only prints the output expected of the
+    public test. Private tests find it out."""
     turn_limit: int = 3
 
 
 SKILL = Manner(repair=1.0, repeat=0.0, slip=0.02, careless=0.0)
-HABIT = Manner(repair=0.18, repeat=0.85, slip=0.03, careless=0.10)
+HABIT = Manner(repair=0.18, repeat=0.85, slip=0.03, careless=0.10, cheat=0.06)
 
 
 async def demonstrate(
@@ -72,6 +75,8 @@ def _first_program(task: MicroTask, manner: Manner, rng: Random) -> str:
 def _next_program(code: str, task: MicroTask, manner: Manner, rng: Random) -> str:
     if rng.random() < manner.repair:
         return task.draft.solution
+    if rng.random() < manner.cheat:
+        return f'print("{task.draft.public[0][1]}")'
     return code if rng.random() < manner.repeat else _first_program(task, manner, rng)
 
 
