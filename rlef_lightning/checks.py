@@ -11,25 +11,36 @@ if TYPE_CHECKING:
     import lightning.pytorch as L
 
 
-def check_trainer(trainer: L.Trainer) -> None:
-    """Refuse a trainer with which `fit` would go silently wrong.
+def check_counts(**counts: int) -> None:
+    """Refuse numbers of things below 1.
 
     Raises:
-        ConfigError: several processes, old episodes, or weights in a coarse number format.
+        ConfigError: names the option.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"data.{name} is {count}; it must be at least 1")
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuse a trainer with which a run would go silently wrong.
+
+    Raises:
+        ConfigError: several processes, old episodes, or computations in another number format.
     """
     if trainer.world_size > 1:
         raise ConfigError(f"{trainer.world_size} processes were asked for; set trainer.devices to 1")
     # An attribute that Lightning sets from outside the class, hence unknown to type checkers.
     reload_every = getattr(trainer, "reload_dataloaders_every_n_epochs", 1)
-    if reload_every != 1:
+    if trainer.state.fn == "fit" and reload_every != 1:
         raise ConfigError(
             f"trainer.reload_dataloaders_every_n_epochs is {reload_every}; it must be 1, or the updates "
             "go on with old episodes"
         )
     if trainer.precision != "32-true":
         raise ConfigError(
-            f"trainer.precision is {trainer.precision}; it must be 32-true, for a learning rate of 2e-7 "
-            "is below the resolution of bfloat16 weights"
+            f"trainer.precision is {trainer.precision}; it must be 32-true: scoring and updating must "
+            "compute alike, and steps of 2e-7 are below the resolution of bfloat16 weights"
         )
 
 
@@ -39,6 +50,8 @@ def check_training(play: PlaySettings, pack_tokens: int, max_context_tokens: int
     Raises:
         ConfigError: responses drawn from a part of the distribution, or packs shorter than an episode.
     """
+    if play.sampling.temperature == 0:
+        raise ConfigError("data.play.sampling.temperature is 0; training needs samples, above 0 (paper: 1)")
     if play.sampling.top_p < 1:
         raise ConfigError(
             f"data.play.sampling.top_p is {play.sampling.top_p}; training needs 1, because the trainer's "

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 # Before torch and vllm are imported: idle worker threads must sleep, not spin, because the sandboxed
 # programs need the same cores; and a log line per fork of a tokenizer helps nobody.
@@ -36,20 +39,48 @@ def main(args: Sequence[str] | None = None) -> None:
     from rlef_lightning.fast_help import skip_unused_imports
 
     arguments = list(sys.argv[1:] if args is None else args)
-    if {"-h", "--help"} & set(arguments):
+    if any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in arguments):
         skip_unused_imports()
     try:
         _run(arguments, from_command_line=args is None)
     except RLEFError as error:
-        print(f"rlef: error: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
+        _fail(str(error), error)
     except OSError as error:
         if error.errno is None:
-            raise
+            _fail(str(error), error)
         where = f": {error.filename}" if error.filename else ""
         hint = _DISK_HINT if error.errno in _DISK_FULL else ""
-        print(f"rlef: error: {error.strerror}{where}{hint}", file=sys.stderr)
-        raise SystemExit(1) from error
+        _fail(f"{error.strerror}{where}{hint}", error)
+    except SystemExit as error:
+        # Lightning ends a run at SIGTERM without a code; a scheduler must not take it for a finished one.
+        if type(error).__name__ == "SIGTERMException":
+            raise SystemExit(128 + signal.SIGTERM) from error
+        raise
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        _fail(str(error), error)
+
+
+def _fail(message: str, error: BaseException) -> NoReturn:
+    print(f"rlef: error: {message}", file=sys.stderr)
+    raise SystemExit(1) from error
+
+
+def require_last(cli: Any) -> None:
+    """Refuse to evaluate the untrained model where `last` was asked for and there is none.
+
+    Raises:
+        CheckpointError: no last.ckpt in the folder of a checkpoint callback.
+    """
+    from rlef_lightning.errors import CheckpointError
+
+    if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":
+        return
+    folders = [Path(callback.dirpath or "") for callback in cli.trainer.checkpoint_callbacks]
+    if not any((folder / "last.ckpt").is_file() for folder in folders):
+        searched = ", ".join(sorted({str(folder) for folder in folders})) or "none"
+        raise CheckpointError(f"--ckpt_path last: there is no last.ckpt; searched: {searched}")
 
 
 def _run(args: list[str], *, from_command_line: bool) -> None:
@@ -72,6 +103,15 @@ def _run(args: list[str], *, from_command_line: bool) -> None:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.link_arguments("model.model_folder", "data.model_folder")
             parser.link_arguments("model.pack_tokens", "data.pack_tokens")
+
+        def before_validate(self) -> None:
+            require_last(self)
+
+        def before_test(self) -> None:
+            require_last(self)
+
+        def before_predict(self) -> None:
+            require_last(self)
 
         @staticmethod
         def subcommands() -> dict[str, set[str]]:

@@ -7,9 +7,9 @@ computes no loss. Everything random is derived from the seed and the epoch, so n
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from rlef_lightning.checks import check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
-from rlef_lightning.errors import CheckpointError, ConfigError, DataError, RLEFError
+from rlef_lightning.errors import CheckpointError, ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
@@ -91,6 +91,7 @@ class RolloutDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_counts(problems_per_epoch=problems_per_epoch, minibatches_per_epoch=minibatches_per_epoch)
         self.problems, self.engine, self.executor = problems, engine, executor
         self.model_folder, self.pack_tokens = model_folder, pack_tokens
         self.prompts, self.system_prompt = prompts, system_prompt
@@ -102,7 +103,6 @@ class RolloutDataModule(L.LightningDataModule):
         self.long_prompts, self.parity_tolerance, self.seed = long_prompts, parity_tolerance, seed
         self.collection_metrics: dict[str, float] = {}
         self.listener: PhaseListener | None = None
-        self.parities: list[float] = []
         self._splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
         self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
@@ -120,8 +120,8 @@ class RolloutDataModule(L.LightningDataModule):
         """
         if self._runner is not None:
             return
+        check_trainer(self._trainer)
         if stage == "fit":
-            check_trainer(self._trainer)
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
         self._tokenizer = self._load_tokenizer()
         self._chat = ChatFormat(
@@ -146,8 +146,10 @@ class RolloutDataModule(L.LightningDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         """Leave nothing behind: Lightning calls no teardown after an exception."""
-        with suppress(RLEFError, OSError):
+        try:
             self.teardown("exception")
+        except Exception:  # the first error is the one to report
+            logging.getLogger(__name__).exception("while cleaning up after %r", exception)
 
     def _load_tokenizer(self) -> Any:
         from transformers import AutoTokenizer
@@ -197,7 +199,9 @@ class RolloutDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[MiniBatch]:
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
-        epoch = self._trainer.current_epoch
+        epoch, limit = self._trainer.current_epoch, self._trainer.max_epochs
+        if limit is not None and 0 <= limit <= epoch:
+            return _loader([])  # a finished run that is resumed: Lightning asks before it sees the end
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
         if self._epoch_batches is None or self._epoch_batches[0] != epoch:
             self._epoch_batches = (epoch, self._collect_epoch(epoch))
@@ -205,27 +209,25 @@ class RolloutDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Evaluated]:
         """Play the validation split."""
-        return _loader([self._evaluate("validation", "validation", self.validation)])
+        return self._evaluation_loader("validation", "validation", self.validation)
 
     def test_dataloader(self) -> list[DataLoader[Evaluated]]:
         """Play the test split once for each entry of `tests`."""
-        return [_loader([self._evaluate("test", name, test)]) for name, test in self.tests.items()]
+        return [self._evaluation_loader("test", name, test) for name, test in self.tests.items()]
 
     def predict_dataloader(self) -> DataLoader[Evaluated]:
         """Play the test split as `prediction` says."""
-        return _loader([self._evaluate("test", "prediction", Evaluation(play=self.prediction))])
+        play = self.prediction
+        needed = Evaluation(play=play, n=1, k=play.turn_limit)
+        return self._evaluation_loader("test", "prediction", needed)
+
+    def _evaluation_loader(self, split: Split, name: str, evaluation: Evaluation) -> DataLoader[Evaluated]:
+        """One item, played when it is asked for: Lightning may make the loader epochs before it runs it."""
+        return _loader(_Played(lambda: self._evaluate(split, name, evaluation)))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Mini-batches move; episodes are text and numbers and stay."""
         return batch.to(device) if isinstance(batch, MiniBatch) else batch
-
-    def problem(self, problem_id: str) -> Problem:
-        """A problem of the loaded splits by its id.
-
-        Raises:
-            KeyError: no such problem.
-        """
-        return next(p for split in self._splits.values() for p in split if p.id == problem_id)
 
     # ---- collecting ----------------------------------------------------------------------------
 
@@ -261,12 +263,12 @@ class RolloutDataModule(L.LightningDataModule):
         return chosen
 
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
-        self._sync_engine()
+        parity = self._sync_engine()
         problems = self._splits[split][: evaluation.problems]
         collection = self._collect(
             problems, evaluation.play, derive_seed(self.seed, split, name), "evaluating"
         )
-        return Evaluated(name=name, evaluation=evaluation, collection=collection)
+        return Evaluated(name=name, evaluation=evaluation, collection=collection, parity=parity)
 
     def _collect(
         self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
@@ -311,7 +313,6 @@ class RolloutDataModule(L.LightningDataModule):
         probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
         engine = self.engine.prompt_logprobs(probe)
         parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
-        self.parities.append(parity)
         return parity
 
 
@@ -329,6 +330,21 @@ def _shuffled(count: int, seed: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _loader(items: list[Any]) -> DataLoader[Any]:
+class _Played(Dataset[Evaluated]):
+    """A data set of one evaluation."""
+
+    def __init__(self, play: Callable[[], Evaluated]) -> None:
+        self._play = play
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Evaluated:
+        if index != 0:
+            raise IndexError(index)
+        return self._play()
+
+
+def _loader(items: list[Any] | Dataset[Any]) -> DataLoader[Any]:
     """A sized loader: Lightning would fetch one item ahead of an unsized one."""
     return DataLoader(items, batch_size=None, shuffle=False)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlef_lightning.errors import ConfigError
+from rlef_lightning.errors import ConfigError, ExecutorError
 from rlef_lightning.metrics import SolveRate, dialogue_metrics
 from rlef_lightning.rollout import Collection, PlaySettings
 from rlef_lightning.types import Episode, Sampling
@@ -33,6 +33,8 @@ class Evaluation:
     """Only the first so many problems of the split; null: all."""
 
     def __post_init__(self) -> None:
+        if self.problems is not None and self.problems < 1:
+            raise ConfigError(f"problems is {self.problems}; it must be null or at least 1")
         if self.n < 1 or self.n > self.k:
             raise ConfigError(f"n is {self.n} and k is {self.k}: n@k needs 1 <= n <= k")
         if self.k < self.play.turn_limit:
@@ -59,12 +61,19 @@ class Evaluated:
     name: str
     evaluation: Evaluation
     collection: Collection
+    parity: float
+    """Largest difference of engine and trainer after the weight sync before it."""
 
 
 def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
     """n@k with its 95% interval, and the dialogue's numbers, as `prefix/name`."""
     evaluation = evaluated.evaluation
-    episodes, left_out = _complete(evaluated.collection.episodes, evaluation.rollouts_needed)
+    episodes = _complete(evaluated.collection.episodes, evaluation.rollouts_needed)
+    if not episodes:
+        raise ExecutorError(
+            f"no problem of evaluation {evaluated.name!r} has enough episodes left after drops"
+        )
+    left_out = evaluated.collection.problems - len({episode.problem_id for episode in episodes})
     solve = SolveRate(n=evaluation.n, k=evaluation.k, turn_limit=evaluation.play.turn_limit)
     solve.update(episodes)
     low, high = solve.confidence_interval()
@@ -76,17 +85,17 @@ def evaluation_metrics(evaluated: Evaluated, prefix: str) -> dict[str, float]:
         f"{name}_low": low,
         f"{name}_high": high,
         "problems_left_out": float(left_out),
+        "parity": evaluated.parity,
         "dropped": float(evaluated.collection.dropped.total()),
         **{key: float(number) for key, number in dialogue.compute().items()},
     }
     return {f"{prefix}/{key}": number for key, number in numbers.items()}
 
 
-def _complete(episodes: Sequence[Episode], needed: int) -> tuple[list[Episode], int]:
-    """Episodes of the problems that have enough of them after drops, and the number of other problems."""
+def _complete(episodes: Sequence[Episode], needed: int) -> list[Episode]:
+    """Episodes of the problems that have enough of them after drops."""
     counts = Counter(episode.problem_id for episode in episodes)
-    kept = [episode for episode in episodes if counts[episode.problem_id] >= needed]
-    return kept, sum(count < needed for count in counts.values())
+    return [episode for episode in episodes if counts[episode.problem_id] >= needed]
 
 
 def collection_metrics(collection: Collection, turn_limit: int) -> dict[str, float]:

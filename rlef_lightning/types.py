@@ -11,8 +11,10 @@ the one being trained, `reference_` the frozen initial one.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from rlef_lightning.errors import ConfigError
 
 
 class Verdict(enum.StrEnum):
@@ -283,7 +285,9 @@ class Sampling:
     max_response_tokens: int = 256
     """A response is cut there; cut responses count as they stand."""
 
-
-def response_token_ids(turns: Sequence[Turn]) -> list[int]:
-    """All sampled ids of the turns, in order."""
-    return [token for turn in turns for token in turn.completion.token_ids]
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response_tokens < 1:
+            raise ConfigError(
+                f"sampling has temperature={self.temperature}, top_p={self.top_p} and max_response_tokens="
+                f"{self.max_response_tokens}; needed: at least 0, above 0 and at most 1, at least 1"
+            )

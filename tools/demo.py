@@ -81,7 +81,12 @@ def summary(
         "solve_independent3_after": round(after[key("independent")], 4),
         "solve_independent3_before": round(before[key("independent")], 4),
         "train_minutes": round(minutes, 2),
-        "parity_max": max(before["parity_max"], after["parity_max"], *(row["train/parity"] for row in curve)),
+        "parity_max": max(
+            value
+            for row in (before, after, *curve)
+            for name, value in row.items()
+            if name.endswith("/parity")
+        ),
     }
 
 

@@ -54,6 +54,8 @@ def main() -> None:
     )
     python = make_venv(arguments.venv)
     install_gpu(python) if gpu else install_cpu(python)
+    # A torn package counts as installed for pip; importing it does not.
+    run([python, "-c", "import torch, lightning, transformers, vllm, pyarrow"], check=True)
     stamp.write_text(wanted)
 
 
@@ -73,8 +75,16 @@ def make_venv(folder: Path) -> Path:
     """Create the environment if it is missing or broken; returns its interpreter."""
     python = folder / "bin" / "python"
     works = python.exists() and run([python, "-m", "pip", "--version"], check=False) == 0
-    if not works:
-        venv.create(folder, with_pip=True, clear=folder.exists())
+    if works:
+        return python
+    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
+        sys.exit(f"{folder} exists and is not a virtual environment: name another with make VENV=...")
+    try:
+        venv.create(folder, with_pip=True, clear=True)
+    except subprocess.CalledProcessError:
+        # Debian packs ensurepip apart (python3-venv); the pip that runs this can serve the new folder.
+        venv.create(folder, with_pip=False, clear=True)
+        run([sys.executable, "-m", "pip", "--python", str(folder), "install", "-q", "pip"], check=True)
     return python
 
 

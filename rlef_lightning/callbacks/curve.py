@@ -37,7 +37,7 @@ class LearningCurve(Callback):
             lines = "".join(json.dumps(row) + "\n" for row in self.rows)
             write_atomically(self.path.with_suffix(".jsonl"), lines.encode())
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw."""
         if trainer.is_global_zero and self.rows:
             plot_curves(self.path, self.rows, self.title)

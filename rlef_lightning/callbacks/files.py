@@ -62,9 +62,8 @@ class EvaluationFiles(Callback):
         _write_lines(self.folder / f"{batch.name}.jsonl", map(episode_to_json, batch.collection.episodes))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the metrics, and the largest difference of engine and trainer."""
+        """Write the metrics."""
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        numbers["parity_max"] = max(trainer.datamodule.parities)  # type: ignore[attr-defined]
         write_atomically(self.folder / "metrics.json", json.dumps(numbers, indent=1).encode())
 
 

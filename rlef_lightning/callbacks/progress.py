@@ -79,6 +79,9 @@ class PhaseProgress(ProgressBar):
         metrics = cast("RLEFModule", pl_module).epoch_metrics
         shown = [form.format(metrics[name]) for name, form in _SHOWN.items() if name in metrics]
         self._print(f"epoch {trainer.current_epoch}: " + ", ".join(shown))
+        if self._progress is not None:
+            # On the live line the last epoch's numbers stand beside the next one's phases.
+            self._progress.update(self._task, numbers=", ".join(shown))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the solve rate; `validate` prints a table of everything besides."""
@@ -102,7 +105,7 @@ class PhaseProgress(ProgressBar):
             return
         if self._progress is None:
             self._progress = _new_line(self._console)
-            self._task = self._progress.add_task(phase, total=total)
+            self._task = self._progress.add_task(phase, total=total, numbers="")
             self._progress.start()
         if phase != self._phase:
             self._progress.reset(self._task, description=phase)
@@ -121,5 +124,6 @@ def _new_line(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[numbers]}"),
     )
     return Progress(*columns, console=console, transient=True)

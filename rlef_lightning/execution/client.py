@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,15 +95,17 @@ class Connection:
             del self._waiting[number]
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                message, _ = await read_frame(reader)
-                future = self._waiting.get(message["id"])
-                if future is not None and not future.done():
-                    future.set_result(message)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(DaemonLostError("the sandbox's daemon died"))
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    message, _ = await read_frame(reader)
+                    future = self._waiting.get(message["id"])
+                    if future is not None and not future.done():
+                        future.set_result(message)
+        finally:  # whatever ended the reading, nobody may wait for ever
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(DaemonLostError("the sandbox's daemon died"))
 
     async def close(self) -> None:
         """Ends the daemon without blocking the loop."""
@@ -145,7 +148,7 @@ def spawn(settings: Settings) -> tuple[subprocess.Popen[bytes], socket.socket]:
     return process, ours
 
 
-class DaemonExecutor:
+class DaemonExecutor(ABC):
     """An Executor over one daemon; each backend is a subclass that names its jail in `_settings`."""
 
     def __init__(self, retries: int, start_timeout_s: float):
@@ -153,8 +156,9 @@ class DaemonExecutor:
         self._connection: Connection | None = None
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
+    @abstractmethod
     def _settings(self, scratch: str) -> Settings:
-        raise NotImplementedError
+        """What the daemon is started with; names the jail."""
 
     def __getstate__(self) -> dict[str, object]:
         """Pickles the configuration only; the copy starts a daemon of its own."""
@@ -184,7 +188,12 @@ class DaemonExecutor:
         if sys.platform != "linux":
             raise ExecutorError(f"programs can be run on Linux only; this is {sys.platform}")
         scratch = new_scratch()
-        connection = Connection(*spawn(self._settings(scratch)), scratch)
+        try:
+            process, sock = spawn(self._settings(scratch))
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise ExecutorError(f"the sandbox's daemon cannot be started: {error}") from error
+        connection = Connection(process, sock, scratch)
         try:
             await connection.greet(self.start_timeout_s)
         except BaseException:

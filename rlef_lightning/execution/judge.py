@@ -6,12 +6,15 @@ Does not start anything: whoever calls passes in how one test is run.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from rlef_lightning.execution.compare import matches
 from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult, Verdict
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +81,8 @@ def test_result(facts: RunFacts, expected: str, limits: Limits, rule: OutputRule
     """One run judged: the head of its output, the tail of its errors."""
     return TestResult(
         verdict=verdict(facts, expected, limits, rule),
-        stdout=facts.stdout[: 4 * chars].decode(errors="replace")[:chars],
-        stderr=facts.stderr[max(0, len(facts.stderr) - 4 * chars) :].decode(errors="replace")[-chars:],
+        stdout=_readable(facts.stdout[: 4 * chars])[:chars],
+        stderr=_readable(facts.stderr[max(0, len(facts.stderr) - 4 * chars) :])[-chars:],
         cpu_s=facts.cpu_s,
         wall_s=facts.wall_s,
         peak_memory_bytes=facts.peak_memory_bytes,
@@ -108,3 +111,9 @@ def ran_out_of_memory(facts: RunFacts, limits: Limits) -> bool:
     if facts.stage == "m" or facts.status in _OUT_OF_MEMORY:
         return True
     return facts.status in _CRASHES and facts.peak_memory_bytes > 0.9 * limits.memory_bytes
+
+
+def _readable(output: bytes) -> str:
+    """Text for people and prompts. Addresses differ from process to process: they would make a run
+    impossible to repeat, and they mean nothing to a reader."""
+    return _ADDRESS.sub(" at 0x...", output.decode(errors="replace"))

@@ -174,16 +174,18 @@ class VLLMEngine:
 
     def step(self) -> None:
         """Run one iteration of the batch."""
+        for output in self._step():
+            if output.finished:
+                self._finish(output)
+
+    def _step(self) -> list[Any]:
         try:
             with self._compiling():
-                outputs = self._engine.step()
+                return list(self._engine.step())
         except EngineError:
             raise
         except Exception as error:
             raise EngineError(f"vLLM failed in a step with {len(self._waiting)} requests: {error}") from error
-        for output in outputs:
-            if output.finished:
-                self._finish(output)
 
     def _finish(self, output: Any) -> None:
         future = self._waiting.pop(output.request_id, None)
@@ -215,7 +217,8 @@ class VLLMEngine:
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         except Exception as error:
             raise EngineError(f"vLLM refused the trainer's weights: {error}") from error
-        self._engine.reset_prefix_cache()
+        if self._engine.reset_prefix_cache() is False:
+            raise EngineError("vLLM kept cached prefixes of the old weights: blocks are still in use")
         self._policy_version += 1
 
     def prompt_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -226,9 +229,7 @@ class VLLMEngine:
         names = [self._add(ids, parameters) for ids in sequences]
         done: dict[str, list[float]] = {}
         while self._engine.has_unfinished_requests():
-            with self._compiling():
-                outputs = self._engine.step()
-            for output in outputs:
+            for output in self._step():
                 pairs = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
                 done[output.request_id] = [entry[token].logprob for token, entry in pairs]
         return [done[name] for name in names]

@@ -48,11 +48,17 @@ class CodeContests:
         include_generated: bool = True,
         max_statement_chars: int | None = None,
     ) -> None:
-        """Each split is a parquet file, a folder of them or a glob such as "data/train-*.parquet".
+        """Opens no file.
 
-        In a folder whose files are named by split (train-00000-of-00039.parquet), only those of the
-        split are read. `max_problems` keeps the first so many of each split, `max_private_tests` the
-        first so many of each problem.
+        Args:
+            train: A parquet file, a folder of them, or a glob such as "data/train-*.parquet". In a folder
+                whose files are named by split (train-00000-of-00039.parquet), only the split's are read.
+            validation: Likewise.
+            test: Likewise.
+            max_problems: The first so many problems of each split; null: all.
+            max_private_tests: The first so many private tests of each problem; null: all.
+            include_generated: True: the data set's generated tests count as private ones, as in the paper.
+            max_statement_chars: Problems with longer statements are left out; null: none is.
         """
         require_positive(
             "CodeContests",

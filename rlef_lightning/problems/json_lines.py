@@ -44,7 +44,14 @@ class JsonLines:
         *,
         max_problems: int | None = None,
     ) -> None:
-        """Each split is a .jsonl or .jsonl.gz file; `max_problems` keeps the first so many of each."""
+        """Opens no file.
+
+        Args:
+            train: A .jsonl or .jsonl.gz file, one problem a line.
+            validation: Likewise.
+            test: Likewise.
+            max_problems: The first so many problems of each split; null: all.
+        """
         require_positive("JsonLines", max_problems=max_problems)
         self._paths: dict[Split, str | Path | None] = {"train": train, "validation": validation, "test": test}
         self._max_problems = max_problems

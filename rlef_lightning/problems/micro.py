@@ -88,6 +88,10 @@ class MicroProblems:
     """
 
     def __init__(self, train: int = 4000, validation: int = 100, test: int = 200, seed: int = 0) -> None:
+        if min(train, validation, test) < 1:
+            raise ConfigError(
+                f"MicroProblems needs at least 1 problem a split: {train=}, {validation=}, {test=}"
+            )
         self.counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
         self.seed = seed
 

@@ -29,6 +29,8 @@ class Collection:
 
     episodes: tuple[Episode, ...]
     """In the order of the problems and samples, whatever order they ended in."""
+    problems: int
+    """Number of different problems that were asked for."""
     dropped: Counter[str]
     """Number of episodes without a verdict, by reason."""
     seconds: float
@@ -79,7 +81,12 @@ class Collector:
         feedback = await self._feedback(problems, settings, seed)
         seats = _seats(problems, settings.samples_per_problem, seed)
         episodes, dropped = await self._play_all(seats, settings, feedback, progress)
-        return Collection(episodes=episodes, dropped=dropped, seconds=time.perf_counter() - began)
+        return Collection(
+            episodes=episodes,
+            problems=len({problem.id for problem in problems}),
+            dropped=dropped,
+            seconds=time.perf_counter() - began,
+        )
 
     async def _feedback(
         self, problems: Sequence[Problem], settings: PlaySettings, seed: int

@@ -46,7 +46,7 @@ class RandomFeedback:
         self._texts: list[tuple[str, str]] = []
         for episode in donors:
             turn = episode.turns[0]
-            if not turn.passed_public:
+            if turn.public_report is not None and not turn.passed_public:
                 tests = problems[episode.problem_id].public_tests
                 self._texts.append((episode.problem_id, render_feedback(prompts, tests, turn.public_report)))
         owners = {problem_id for problem_id, _ in self._texts}

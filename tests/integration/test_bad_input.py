@@ -64,6 +64,7 @@ def test_engine_that_cannot_start(tmp_path: Path) -> None:
     # The model has 8192 positions.
     refused(
         "--data.engine.init_args.max_context_tokens=100000",
+        "--model.pack_tokens=100000",
         cwd=tmp_path,
         says=["vLLM", "100000", "data.engine.init_args"],
     )
@@ -80,6 +81,22 @@ def test_engine_that_disagrees_with_the_trainer(tmp_path: Path) -> None:
 
 def test_more_minibatches_than_episodes(tmp_path: Path) -> None:
     refused("--data.minibatches_per_epoch=40", cwd=tmp_path, says=["40", "16", "minibatches_per_epoch"])
+
+
+def test_options_that_lightning_refuses(tmp_path: Path) -> None:
+    refused("--trainer.gradient_clip_val=1", cwd=tmp_path, says=["radient clipping", "manual"])
+
+
+def test_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "torn.ckpt"
+    path.write_bytes(b"PK\x03\x04 half a file")
+    refused(f"--ckpt_path={path}", cwd=tmp_path, says=["torn.ckpt", "not a whole checkpoint"])
+
+
+def test_no_last_checkpoint_to_evaluate(tmp_path: Path) -> None:
+    done = rlef("validate", "--ckpt_path=last", *SMALL, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "there is no last.ckpt" in done.stderr
 
 
 def test_no_free_disk(tmp_path: Path) -> None:

@@ -74,14 +74,14 @@ def test_test_measures_three_ways(trained: Path) -> None:
     succeed("test", f"--ckpt_path={LAST}", small, *SMALL, cwd=trained)
     folder = trained / "runs/tiny/evaluation"
     metrics = json.loads((folder / "metrics.json").read_text())
-    for name, episodes in (("feedback", 32), ("random_feedback", 32), ("independent", 96)):
+    for name, episodes in (("feedback", 24), ("random_feedback", 24), ("independent", 48)):
         low, rate, high = (metrics[f"test/{name}/solve_1at3{end}"] for end in ("_low", "", "_high"))
         assert 0.0 <= low <= rate <= high <= 1.0
         lines = (folder / f"{name}.jsonl").read_text().splitlines()
         assert len(lines) == episodes
         played = [episode_from_json(json.loads(line)) for line in lines]
         assert {e.problem_id for e in played} == {p.id for p in MicroProblems(test=8).problems("test")}
-    assert metrics["parity_max"] <= 1e-4
+        assert metrics[f"test/{name}/parity"] <= 1e-4
 
 
 def test_predict_writes_solutions(trained: Path) -> None:

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
-from rlef_lightning.checks import check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_trainer, check_training
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import Sampling
 
 
 def trainer(**changes: Any) -> Any:
-    good = {"world_size": 1, "reload_dataloaders_every_n_epochs": 1, "precision": "32-true"}
+    good = {
+        "state": SimpleNamespace(fn="fit"),
+        "world_size": 1,
+        "reload_dataloaders_every_n_epochs": 1,
+        "precision": "32-true",
+    }
     return SimpleNamespace(**{**good, **changes})
 
 
@@ -44,3 +49,15 @@ def test_training_samples_come_from_the_whole_distribution() -> None:
 def test_a_pack_holds_the_longest_episode() -> None:
     with pytest.raises(ConfigError, match=r"pack_tokens is 511.*512"):
         check_training(PlaySettings(), pack_tokens=511, max_context_tokens=512)
+
+
+def test_counts_start_at_one() -> None:
+    check_counts(minibatches_per_epoch=1)
+    with pytest.raises(ConfigError, match=r"data\.minibatches_per_epoch is 0"):
+        check_counts(minibatches_per_epoch=0)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 1.5}, {"max_response_tokens": 0}])
+def test_sampling_numbers_have_bounds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        Sampling(**wrong)

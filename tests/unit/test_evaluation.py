@@ -56,8 +56,10 @@ def test_independent_samples_are_selected_by_the_public_tests() -> None:
     evaluation = Evaluation(play=PlaySettings(turn_limit=1, samples_per_problem=4))
     # One right answer in 4: of the 4 ways to leave one sample out, 3 keep it, and the public tests find it.
     episodes = tuple(episode("a", index, solved=index == 0) for index in range(4))
-    collection = Collection(episodes=episodes, dropped=Counter(), seconds=1.0)
-    numbers = evaluation_metrics(Evaluated(name="x", evaluation=evaluation, collection=collection), "test/x")
+    collection = Collection(episodes=episodes, problems=1, dropped=Counter(), seconds=1.0)
+    numbers = evaluation_metrics(
+        Evaluated(name="x", evaluation=evaluation, collection=collection, parity=1e-6), "test/x"
+    )
     assert numbers["test/x/solve_1at3"] == pytest.approx(0.75)
     assert numbers["test/x/problems_left_out"] == 0.0
 
@@ -66,8 +68,10 @@ def test_a_problem_with_too_few_episodes_is_left_out_and_counted() -> None:
     evaluation = Evaluation(play=PlaySettings(turn_limit=1, samples_per_problem=3))
     whole = [episode("whole", index, solved=True) for index in range(3)]
     torn = [episode("torn", index, solved=False) for index in range(2)]
-    collection = Collection(episodes=(*whole, *torn), dropped=Counter(executor=1), seconds=1.0)
-    numbers = evaluation_metrics(Evaluated(name="x", evaluation=evaluation, collection=collection), "v")
+    collection = Collection(episodes=(*whole, *torn), problems=2, dropped=Counter(executor=1), seconds=1.0)
+    numbers = evaluation_metrics(
+        Evaluated(name="x", evaluation=evaluation, collection=collection, parity=1e-6), "v"
+    )
     assert numbers["v/solve_1at3"] == 1.0
     assert numbers["v/problems_left_out"] == 1.0
     assert numbers["v/dropped"] == 1.0

@@ -30,8 +30,10 @@ def lines_of(path: Path) -> list[Any]:
 
 
 def evaluated(name: str, *episodes: Episode) -> Evaluated:
-    collection = Collection(episodes=episodes, dropped=Counter(), seconds=1.0)
-    return Evaluated(name=name, evaluation=Evaluation(play=PlaySettings()), collection=collection)
+    collection = Collection(episodes=episodes, problems=2, dropped=Counter(), seconds=1.0)
+    return Evaluated(
+        name=name, evaluation=Evaluation(play=PlaySettings()), collection=collection, parity=1e-6
+    )
 
 
 def predicted(*episodes: Episode) -> Any:
@@ -87,12 +89,10 @@ def test_episodes_of_an_evaluation_can_be_read_back(tmp_path: Path, episodes: tu
 def test_metrics_of_an_evaluation_and_the_worst_parity(tmp_path: Path) -> None:
     trainer = SimpleNamespace(
         callback_metrics={"test/cold/solve_1at3": torch.tensor(0.5)},
-        datamodule=SimpleNamespace(parities=[1e-6, 3e-6, 2e-6]),
     )
     EvaluationFiles(str(tmp_path)).on_test_end(trainer, None)
     assert json.loads((tmp_path / "metrics.json").read_text()) == {
         "test/cold/solve_1at3": 0.5,
-        "parity_max": 3e-6,
     }
 
 
@@ -123,5 +123,5 @@ def test_a_curve_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     # The rows are on disk after every epoch, the picture at the end.
     assert lines_of(path.with_suffix(".jsonl")) == expected
     assert not path.exists()
-    later.on_train_end(trainer_at(1), module_with())
+    later.on_fit_end(trainer_at(1), module_with())
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -10,7 +10,7 @@ import pytest
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.problems import MicroProblems, ProblemSource, Split, micro
 from rlef_lightning.problems.micro import MICRO_LIMITS, MicroTask, micro_tasks
-from rlef_lightning.problems.micro_families import FAMILIES
+from rlef_lightning.problems.micro_families import FAMILIES, Draft
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 COUNTS: dict[Split, int] = {"train": 600, "validation": 120, "test": 200}
@@ -33,7 +33,7 @@ def secret_of(task: MicroTask) -> str | None:
         "greeting": first,
         "operation": rest,
         "separator": first,
-        "layout": first,
+        "layout": rest.partition(" ")[0],
     }.get(family_of(task))
 
 
@@ -79,12 +79,23 @@ def test_every_family_is_in_every_split(split: Split, tasks: dict[Split, list[Mi
 
 
 def test_asking_for_too_many_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A single family of 3 kinds and 98 factors has 294 problems, about a fifth of them for the test.
-    monkeypatch.setattr(micro, "FAMILIES", {"literal": FAMILIES["literal"]})
-    enough = MicroProblems(test=20).problems("test")
-    assert len(enough) == 20
+    # A family of 200 different problems, about a fifth of them for the test.
+    def few(rng: Random) -> Draft:
+        return FAMILIES["arithmetic"][0](Random(rng.randrange(200)))
+
+    monkeypatch.setattr(micro, "FAMILIES", {"few": (few, 1.0)})
+    assert len(MicroProblems(test=20).problems("test")) == 20
     with pytest.raises(ConfigError, match=r"fewer than 150 different test .*found \d\d\).*option 'test'"):
         MicroProblems(test=150).problems("test")
+
+
+def test_splits_share_no_statement_with_its_solution(tasks: dict[Split, list[MicroTask]]) -> None:
+    pairs = {
+        split: {(task.problem.statement, task.draft.solution) for task in tasks[split]} for split in SPLITS
+    }
+    assert pairs["train"] & pairs["test"] == set()
+    assert pairs["train"] & pairs["validation"] == set()
+    assert pairs["validation"] & pairs["test"] == set()
 
 
 def test_no_statement_reveals_its_secret(tasks: dict[Split, list[MicroTask]]) -> None:
