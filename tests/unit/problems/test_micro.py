@@ -43,9 +43,9 @@ def test_the_shares_of_the_families_add_up() -> None:
 
 def test_counts(tasks: dict[Split, list[MicroTask]]) -> None:
     assert {split: len(found) for split, found in tasks.items()} == COUNTS
-    source = MicroProblems(train=5, validation=4, test=0)
+    source = MicroProblems(train=5, validation=4, test=1)
     assert isinstance(source, ProblemSource)
-    assert [len(source.problems(split)) for split in SPLITS] == [5, 4, 0]
+    assert [len(source.problems(split)) for split in SPLITS] == [5, 4, 1]
 
 
 @pytest.mark.parametrize("split", SPLITS)
