@@ -104,6 +104,10 @@ def _run(args: list[str], *, from_command_line: bool) -> None:
             parser.link_arguments("model.model_folder", "data.model_folder")
             parser.link_arguments("model.pack_tokens", "data.pack_tokens")
 
+        def _parse_ckpt_path(self) -> None:
+            """Options come from the config alone. Lightning would read the checkpoint here already, to lay
+            hyper-parameters that were saved in it over the config and the command line."""
+
         def before_validate(self) -> None:
             require_last(self)
 
