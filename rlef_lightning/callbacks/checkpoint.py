@@ -22,7 +22,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Replace `path` in one step; a reader sees the old checkpoint or the new one."""
+        """Replace `path` in one step; a reader sees the old checkpoint or the new one.
+
+        Raises:
+            CheckpointError: the file could not be written.
+        """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")  # one name, so that kills leave one file at most
@@ -32,8 +36,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, target)
-        except BaseException:
+        except BaseException as error:
             part.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError):  # torch's writer hides the system's error, a full disk say
+                raise CheckpointError(
+                    f"cannot write the checkpoint {target}: {error.__context__ or error}. Free some disk, or "
+                    "write elsewhere (dirpath of ModelCheckpoint); the last whole checkpoint is kept"
+                ) from error
             raise
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
