@@ -63,12 +63,42 @@ class OutputRule:
     """Largest difference relative to the expected number; either tolerance suffices."""
     integers_as_floats: bool = False
     """True: expected integers, too, are compared as numbers within the tolerances."""
+    checker: str = ""
+    """Python source that decides instead of the comparison, for tasks with many right answers; run in the
+    sandbox like a solution, by the convention of the Kattis problem format (docs/executors.md)."""
 
 
 CODECONTESTS_RULE = OutputRule(
     ignore_case=True, absolute_tolerance=1e-5, relative_tolerance=0.0, integers_as_floats=True
 )
 """The rule of DeepMind's runner (RLEF, sec. 3): lower-cased tokens, numbers within an absolute 1e-5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """How a solution gets its input and gives its answer; the default is stdin and stdout.
+
+    Example: Interface(function="add") for tests such as TestCase(stdin="(3, 4)", expected_stdout="7").
+    """
+
+    input_file: str = ""
+    """The input is a file of this name in the working directory; empty: stdin."""
+    output_file: str = ""
+    """The answer is read from a file of this name in the working directory; empty: stdout."""
+    function: str = ""
+    """The solution defines this function; a test's stdin is the Python literal of its arguments (a tuple),
+    the expected output that of its value. Empty: the solution is a program."""
+
+    def __post_init__(self) -> None:
+        for name in (self.input_file, self.output_file):
+            if "/" in name or "\0" in name or name in (".", ".."):
+                raise ConfigError(
+                    f"a file of the interface is called {name!r}; needed: a name without folders"
+                )
+        if self.function and (self.input_file or self.output_file):
+            raise ConfigError(
+                f"the interface names the function {self.function!r} and files; it can have either"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +130,7 @@ class Problem:
     """Give the reward, together with the public ones; their expected outputs never reach the model."""
     limits: Limits = Limits()
     rule: OutputRule = OutputRule()
+    interface: Interface = Interface()
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Free text about the origin (family, rating), for grouping in reports only."""
 

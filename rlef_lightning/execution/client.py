@@ -19,9 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlef_lightning.errors import ExecutorError
+from rlef_lightning.execution.executor import STDIO
 from rlef_lightning.execution.frames import (
     Message,
     encode,
+    interface_to_json,
     limits_to_json,
     read_frame,
     report_from_json,
@@ -30,7 +32,7 @@ from rlef_lightning.execution.frames import (
 )
 from rlef_lightning.execution.scratch import new_scratch
 from rlef_lightning.execution.settings import Settings
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
 
 FAREWELL_S = 10.0
 """Seconds for the daemon to end its runners and wipe its folders before it is killed."""
@@ -209,6 +211,7 @@ class DaemonExecutor(ABC):
         limits: Limits,
         rule: OutputRule,
         stop_at_first_failure: bool,
+        interface: Interface = STDIO,
     ) -> Report:
         """See `Executor.judge`."""
         if not tests:
@@ -216,6 +219,7 @@ class DaemonExecutor(ABC):
         message: Message = {
             "code": code, "tests": tests_to_json(tuple(tests)), "limits": limits_to_json(limits),
             "rule": rule_to_json(rule), "stop_at_first_failure": stop_at_first_failure,
+            "interface": interface_to_json(interface),
         }  # fmt: skip
         reply = await self._ask(message)
         if "error" in reply:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
+
+STDIO = Interface()
+"""A program that reads stdin and prints its answer."""
 
 
 @runtime_checkable
@@ -27,6 +30,7 @@ class Executor(Protocol):
         limits: Limits,
         rule: OutputRule,
         stop_at_first_failure: bool,
+        interface: Interface = STDIO,
     ) -> Report:
         """Runs `code` once per test; result i belongs to test i. Safe to call many times at once.
 

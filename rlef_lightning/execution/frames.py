@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult, Verdict
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
 Message = dict[str, Any]
 
@@ -43,6 +43,11 @@ def tests_from_json(pairs: list[list[str]]) -> tuple[TestCase, ...]:
 def limits_to_json(limits: Limits) -> Message:
     """All fields by name."""
     return asdict(limits)
+
+
+def interface_to_json(interface: Interface) -> Message:
+    """All fields by name."""
+    return asdict(interface)
 
 
 def rule_to_json(rule: OutputRule) -> Message:

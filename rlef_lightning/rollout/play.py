@@ -123,6 +123,7 @@ async def _judge(code: str, problem: Problem, table: Table, *, private: bool) ->
         limits=problem.limits,
         rule=problem.rule,
         stop_at_first_failure=private,
+        interface=problem.interface,
     )
     return await table.schedule.execute(work)
 

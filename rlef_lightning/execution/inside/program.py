@@ -12,10 +12,8 @@ import fcntl
 import gc
 import io
 import linecache
-import math
 import os
 import random
-import resource
 import signal
 import sys
 import threading
@@ -23,7 +21,8 @@ import traceback
 import types
 from typing import Any, NoReturn
 
-from .kernel import OPEN_FILES, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, lower, prctl
+from .kernel import OPEN_FILES
+from .walls import confine
 
 FILE_NAME = "solution.py"
 SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
@@ -68,22 +67,6 @@ def become_program(fds: tuple[int, int, int], status: int, folder: str) -> int:
     os.closerange(4, OPEN_FILES)  # the runner cannot have others: this is its own limit
     os.chdir(folder)
     return 3
-
-
-def confine(limits: dict[str, Any], uid: int | None) -> None:
-    """Everything the kernel shall refuse to this process from here on; the hook for further walls."""
-    cpu_s = math.ceil(limits["cpu_s"]) + 1  # the backup: the runner's own clock is finer
-    lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-    lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
-    lower(resource.RLIMIT_CORE, 0)
-    if uid is not None:
-        lower(resource.RLIMIT_NPROC, limits["processes"])  # counted per user: needs a user of its own
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        prctl(PR_SET_DUMPABLE, 1)  # else /proc/self, and with it /dev/stdin, belongs to root
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
-    lower(resource.RLIMIT_AS, limits["memory_bytes"])
 
 
 def fresh_interpreter(folder: str, code: str) -> dict[str, Any]:

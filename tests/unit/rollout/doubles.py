@@ -18,6 +18,7 @@ from rlef_lightning.dialogue import ChatFormat
 from rlef_lightning.errors import EngineError, ExecutorError
 from rlef_lightning.types import (
     Completion,
+    Interface,
     Limits,
     OutputRule,
     Problem,
@@ -89,6 +90,9 @@ def dialogues(answers: dict[str, Sequence[str]]) -> Script:
         return answers[name][min(turn, len(answers[name]) - 1)]
 
     return script
+
+
+PROGRAM = Interface()
 
 
 class Gauge:
@@ -249,6 +253,7 @@ class ScriptedExecutor:
         limits: Limits,
         rule: OutputRule,
         stop_at_first_failure: bool,
+        interface: Interface = PROGRAM,
     ) -> Report:
         assert self.started
         private = "SECRET" in tests[0].stdin
