@@ -17,8 +17,9 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rlef_lightning.errors import ExecutorError
+from rlef_lightning.errors import ConfigError, ExecutorError
 from rlef_lightning.execution.executor import STDIO
 from rlef_lightning.execution.frames import (
     Message,
@@ -31,7 +32,7 @@ from rlef_lightning.execution.frames import (
     tests_to_json,
 )
 from rlef_lightning.execution.scratch import new_scratch
-from rlef_lightning.execution.settings import Settings
+from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
 
 FAREWELL_S = 10.0
@@ -151,16 +152,66 @@ def spawn(settings: Settings) -> tuple[subprocess.Popen[bytes], socket.socket]:
 
 
 class DaemonExecutor(ABC):
-    """An Executor over one daemon; each backend is a subclass that names its jail in `_settings`."""
+    """An Executor over one daemon; each backend is a subclass that names its jail."""
 
-    def __init__(self, retries: int, start_timeout_s: float):
-        self.retries, self.start_timeout_s = retries, start_timeout_s
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        report_chars: int = 2048,
+        retries: int = 2,
+        recycle_after: int = 1000,
+        start_timeout_s: float = 30.0,
+        grace_s: float = 5.0,
+        scratch_bytes: int = 256 << 20,
+        scratch_files: int = 4096,
+        cgroups: bool = True,
+        preload_numpy: bool = False,
+        required: Sequence[str] | None = None,
+    ):
+        """Starts nothing.
+
+        Args:
+            workers: Programs that run at the same time; about one per core that the trainer leaves free.
+            report_chars: Characters of stdout (head) and stderr (tail) that a report keeps.
+            retries: Repetitions after a failure of the sandbox, before ExecutorError.
+            recycle_after: Runs after which a worker's process is replaced.
+            start_timeout_s: Seconds for the daemon and its runners to come up.
+            grace_s: Seconds beyond a run's wall limit after which its worker counts as hung.
+            scratch_bytes: All files of a program together, where a file system of its own can be mounted.
+            scratch_files: How many files and folders, likewise.
+            cgroups: Bound each worker by a control group, where the machine allows one.
+            preload_numpy: Let programs import numpy, loaded beforehand.
+            required: Names of guarantees (see `rlef doctor`) without which no program is run; null:
+                those that the backend promises.
+        """
+        if min(workers, report_chars, recycle_after, scratch_bytes, scratch_files) < 1 or retries < 0:
+            raise ConfigError(
+                "the executor needs workers, report_chars, recycle_after, scratch_bytes and scratch_files"
+                f" of at least 1, and retries of at least 0; found {workers=}, {report_chars=},"
+                f" {recycle_after=}, {scratch_bytes=}, {scratch_files=}, {retries=}"
+            )
+        self.workers, self.report_chars, self.recycle_after = workers, report_chars, recycle_after
+        self.retries, self.start_timeout_s, self.grace_s = retries, start_timeout_s, grace_s
+        self.scratch_bytes, self.scratch_files, self.cgroups = scratch_bytes, scratch_files, cgroups
+        self.preload_numpy, self.required = preload_numpy, required
         self._connection: Connection | None = None
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     @abstractmethod
+    def _jail(self) -> tuple[type[Jail], dict[str, Any]]:
+        """The class of the backend's `Jail`, and its arguments."""
+
     def _settings(self, scratch: str) -> Settings:
-        """What the daemon is started with; names the jail."""
+        jail, options = self._jail()
+        return Settings(
+            workers=self.workers, report_chars=self.report_chars, retries=self.retries,
+            recycle_after=self.recycle_after, start_timeout_s=self.start_timeout_s, grace_s=self.grace_s,
+            scratch_bytes=self.scratch_bytes, scratch_files=self.scratch_files, cgroups=self.cgroups,
+            preload_numpy=self.preload_numpy, owner_pid=os.getpid(), scratch=scratch,
+            required=tuple(jail.promises if self.required is None else self.required),
+            jail=f"{jail.__module__}.{jail.__qualname__}", jail_options=options,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, object]:
         """Pickles the configuration only; the copy starts a daemon of its own."""

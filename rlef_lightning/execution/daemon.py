@@ -24,13 +24,12 @@ from rlef_lightning.execution.frames import Message, encode, read_frame, report_
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
 from rlef_lightning.execution.judge import RunFacts, judge_tests
-from rlef_lightning.execution.library import numpy_packages, python_home
 from rlef_lightning.execution.link import RunnerLostError
+from rlef_lightning.execution.place import Places
 from rlef_lightning.execution.scratch import hold_scratch, sweep_abandoned
 from rlef_lightning.execution.selftest import prove_walls
 from rlef_lightning.execution.settings import Settings
-from rlef_lightning.execution.users import UserClaims
-from rlef_lightning.execution.worker import Place, Worker
+from rlef_lightning.execution.worker import Worker
 from rlef_lightning.types import Limits, OutputRule, Report
 
 STACK_BYTES = 256 << 20
@@ -46,26 +45,13 @@ class Pool:
         self.scratch = settings.scratch
         self._lock = hold_scratch(self.scratch)
         sweep_abandoned(os.path.dirname(self.scratch))
-        self._users = UserClaims()
         jail = settings.make_jail()
-        own_users = jail.drops_user and os.geteuid() == 0
-        home = python_home(self.scratch) if own_users else None
+        self._places = Places(settings, jail)
         self._workers = [
-            Worker(self._place(index, own_users, home), jail, settings, self.runners)
+            Worker(self._places.make(index), jail, settings, self.runners)
             for index in range(settings.workers)
         ]
         self._lender = FairLender(self._workers)
-
-    def _place(self, index: int, own_users: bool, home: str | None) -> Place:
-        scratch = os.path.join(self.scratch, f"worker-{index}")
-        os.mkdir(scratch, 0o711)
-        os.chmod(scratch, 0o711)  # whatever the umask says
-        return Place(
-            scratch=scratch,
-            uid=self._users.claim() if own_users else None,
-            home=home,
-            packages=numpy_packages() if self.settings.preload_numpy else (),
-        )
 
     async def start(self) -> None:
         """Starts every runner and proves its walls; raises ExecutorError."""
@@ -89,6 +75,7 @@ class Pool:
     async def close(self) -> None:
         """Ends the runners and wipes the scratch folders."""
         await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
+        self._places.close()
         with contextlib.suppress(OSError):
             remove_tree(self.scratch)
 

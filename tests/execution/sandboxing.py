@@ -44,6 +44,9 @@ class Sandbox:
 
     def __init__(self, executor: SubprocessExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
+        loop.run_until_complete(executor.start())
+        self.idle = len(children(self.daemon))
+        """Processes below an idle daemon: the runner of each worker, and what keeps its jail."""
 
     def judge(
         self,
@@ -69,10 +72,12 @@ class Sandbox:
         assert self.executor._connection is not None
         return self.executor._connection.process.pid
 
+    def runner(self) -> int:
+        """Process id of one runner: the innermost process of an idle worker."""
+        return next((pid for pid in children(self.daemon) if not children(pid)), 0)
+
     def assert_healthy(self) -> None:
         """A good program is accepted, and nothing but the runners lives below the daemon."""
         code, tests = "a, b = map(int, input().split())\nprint(a + b)", [("3 4\n", "7\n")] * 4
         assert self.judge(code, tests).passed
-        runners = children(self.daemon)
-        assert len(runners) == self.executor.workers
-        assert all(not children(runner) for runner in runners)
+        assert len(children(self.daemon)) == self.idle

@@ -22,7 +22,7 @@ import types
 from typing import Any, NoReturn
 
 from .kernel import OPEN_FILES
-from .walls import confine
+from .walls import Walls
 
 FILE_NAME = "solution.py"
 SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
@@ -30,20 +30,21 @@ SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
 
 
 class Job:
-    """One program with its input, the limits of the run, and the user that it runs as."""
+    """One program with its input, the limits of the run, and the walls around it."""
 
-    def __init__(self, header: dict[str, Any], code: bytes, stdin: bytes, folder: str, uid: int | None):
+    def __init__(self, header: dict[str, Any], code: bytes, stdin: bytes, folder: str, walls: Walls):
         self.limits: dict[str, Any] = header["limits"]
         self.code = code.decode("utf-8", "surrogatepass")
-        self.stdin, self.folder, self.uid = stdin, folder, uid
+        self.stdin, self.folder, self.walls, self.uid = stdin, folder, walls, walls.uid
 
 
 def program_process(job: Job, fds: tuple[int, int, int], status: int) -> NoReturn:
     """What the forked process does until its end; never returns into the runner's loop."""
     code = 1
     try:
+        job.walls.enclose()
         status = become_program(fds, status, job.folder)
-        confine(job.limits, job.uid)
+        job.walls.confine(job.limits)
         code = execute(job.code, job.folder, status)
         threading._shutdown()  # type: ignore[attr-defined]  # joins threads, as at the interpreter's end
         atexit._run_exitfuncs()
