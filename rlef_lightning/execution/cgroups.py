@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIPS = Path("/proc/self/cgroup")
+_PREFIX = "rlef-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ _V2 = _Files("memory.max", "memory.swap.max", "memory.events")
 class Group:
     """A worker's control groups.
 
-    Example: Group.make("rlef-4711-0") is None where the machine does not allow any.
+    Example: Group.make(0) is None where the machine does not allow any.
     """
 
     def __init__(self, memory: Path, pids: Path, files: _Files):
@@ -41,8 +43,9 @@ class Group:
         self._limit: int | None = None
 
     @staticmethod
-    def make(name: str) -> Group | None:
-        """A new, empty group, or None."""
+    def make(index: int) -> Group | None:
+        """A new, empty group of this daemon, or None."""
+        name = f"{_PREFIX}{os.getpid()}-{index}"
         for memory, pids, files in _candidates():
             group = Group(memory / name, pids / name, files)
             if group._create():
@@ -81,13 +84,9 @@ class Group:
         """Removes the group; all its processes have ended, the kernel may need a moment to see it."""
         for folder in self._folders:
             for _ in range(50):
-                try:
-                    folder.rmdir()
+                if _removed(folder):
                     break
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.01)
+                time.sleep(0.01)
 
     def _create(self) -> bool:
         try:
@@ -104,6 +103,26 @@ class Group:
 
     def _write(self, name: str, text: str) -> None:
         (self._memory / name).write_text(text)
+
+
+def sweep_groups() -> None:
+    """Removes the groups of daemons that were killed before they could."""
+    for memory, pids, _ in _candidates():
+        for folder in (*memory.glob(f"{_PREFIX}*"), *pids.glob(f"{_PREFIX}*")):
+            daemon = folder.name.removeprefix(_PREFIX).partition("-")[0]
+            if not Path("/proc", daemon).exists():
+                _removed(folder)
+
+
+def _removed(folder: Path) -> bool:
+    """True when the group is gone; False while a process is in it."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _candidates() -> list[tuple[Path, Path, _Files]]:
@@ -126,7 +145,7 @@ def _candidates() -> list[tuple[Path, Path, _Files]]:
 def _memberships() -> dict[str, str]:
     """Controller -> path of this process's group, without the leading slash; "" is version 2."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _MEMBERSHIPS.read_text().splitlines()
         fields = [line.split(":", 2) for line in lines]
         return {name: path.lstrip("/") for _, names, path in fields for name in names.split(",")}
     return {}

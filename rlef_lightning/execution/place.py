@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlef_lightning.execution.cgroups import Group
+from rlef_lightning.execution.cgroups import Group, sweep_groups
 from rlef_lightning.execution.library import Interpreter, copy_inside, interpreter, numpy_packages
 from rlef_lightning.execution.settings import Jail, Settings, View
 from rlef_lightning.execution.users import UserClaims
@@ -62,6 +62,7 @@ class Places:
         others = self._drops_user or self._maps_users
         self._interpreter = interpreter(settings.scratch if others else None, self._packages)
         self._groups: list[Group] = []
+        sweep_groups()
 
     def make(self, index: int) -> Place:
         """A new place; raises ExecutorError when the machine has no spare user left."""
@@ -90,6 +91,6 @@ class Places:
             group.remove()
 
     def _group(self, index: int) -> Group | None:
-        group = Group.make(f"rlef-{os.getpid()}-{index}") if self._settings.cgroups else None
+        group = Group.make(index) if self._settings.cgroups else None
         self._groups += [group] if group is not None else []
         return group
