@@ -31,6 +31,7 @@ from rlef_lightning.execution.frames import (
     rule_to_json,
     tests_to_json,
 )
+from rlef_lightning.execution.guarantees import Proof, check_names, warn_once
 from rlef_lightning.execution.scratch import new_scratch
 from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
@@ -51,6 +52,8 @@ class Connection:
         self.process, self.scratch, self._sock = process, scratch, sock
         self.runners: tuple[int, ...] = ()
         """Process ids of the runners at the daemon's start."""
+        self.proof: Proof | None = None
+        """What the daemon's self-test has found; None before it has greeted."""
         self._loop, self._owner = asyncio.get_running_loop(), os.getpid()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._count = 0
@@ -79,6 +82,7 @@ class Connection:
         if "error" in message:
             raise ExecutorError(message["error"])
         self.runners = tuple(message["runners"])
+        self.proof = Proof.from_json(message["proof"])
         self._reading = self._loop.create_task(self._read(reader))
 
     async def ask(self, message: Message) -> Message:
@@ -195,6 +199,7 @@ class DaemonExecutor(ABC):
         self.retries, self.start_timeout_s, self.grace_s = retries, start_timeout_s, grace_s
         self.scratch_bytes, self.scratch_files, self.cgroups = scratch_bytes, scratch_files, cgroups
         self.preload_numpy, self.required = preload_numpy, required
+        check_names(required or ())
         self._connection: Connection | None = None
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
@@ -220,6 +225,11 @@ class DaemonExecutor(ABC):
     async def start(self) -> None:
         """Starts the daemon unless it lives; raises ExecutorError."""
         await self._connected()
+
+    @property
+    def proof(self) -> Proof | None:
+        """What the self-test at the last start has found; None before the first one."""
+        return None if self._connection is None else self._connection.proof
 
     async def _connected(self) -> Connection:
         """The live connection; only one coroutine at a time starts a daemon."""
@@ -249,6 +259,8 @@ class DaemonExecutor(ABC):
         connection = Connection(process, sock, scratch)
         try:
             await connection.greet(self.start_timeout_s)
+            assert connection.proof is not None
+            warn_once(type(self).__name__, connection.proof.gaps)
         except BaseException:
             await asyncio.shield(connection.close())
             raise

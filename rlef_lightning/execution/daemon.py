@@ -21,13 +21,14 @@ import sys
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.fair import FairLender
 from rlef_lightning.execution.frames import Message, encode, read_frame, report_to_json, tests_from_json
+from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
 from rlef_lightning.execution.judge import RunFacts, judge_tests
 from rlef_lightning.execution.link import RunnerLostError
 from rlef_lightning.execution.place import Places
 from rlef_lightning.execution.scratch import hold_scratch, sweep_abandoned
-from rlef_lightning.execution.selftest import prove_walls
+from rlef_lightning.execution.selftest import prove
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
 from rlef_lightning.types import Limits, OutputRule, Report
@@ -52,12 +53,14 @@ class Pool:
             for index in range(settings.workers)
         ]
         self._lender = FairLender(self._workers)
+        self.proof: Proof | None = None
+        """What the walls hold; None before the start."""
 
     async def start(self) -> None:
         """Starts every runner and proves its walls; raises ExecutorError."""
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers))
-            await asyncio.gather(*(prove_walls(worker) for worker in self._workers))
+            self.proof = await prove(self._workers, self.settings)
         except RunnerLostError as error:
             raise ExecutorError(f"a runner of the sandbox does not start: {error}") from None
 
@@ -151,7 +154,8 @@ async def live(fd: int, settings: Settings) -> None:
     pool = Pool(settings)
     try:
         await pool.start()
-        ready = {"ready": True, "runners": sorted(pool.runners)}
+        proof = None if pool.proof is None else pool.proof.to_json()
+        ready = {"ready": True, "runners": sorted(pool.runners), "proof": proof}
         writer.write(encode(ready))
         await Client(pool, reader, writer).serve()
     except ExecutorError as error:

@@ -54,6 +54,11 @@ class RunnerLink:
         """Walls that the runner could not put up, and why; known once it is clean."""
 
     @property
+    def pid(self) -> int:
+        """Process id of what was launched."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """True while the process has not ended."""
         return self._process.poll() is None

@@ -33,6 +33,16 @@ class Worker:
         """The programs' own user; None: the daemon's."""
         return self._place.uid
 
+    @property
+    def process(self) -> int:
+        """Process id of the live runner, or of the helper program above it; 0: there is none."""
+        return 0 if self._link is None else self._link.pid
+
+    @property
+    def walls_missing(self) -> tuple[str, ...]:
+        """Walls that the live runner could not put up, and why."""
+        return () if self._link is None else self._link.missing
+
     async def start(self) -> None:
         """Brings the runner to where it takes a run; raises RunnerLostError."""
         timeout_s = CLEANING_S
