@@ -55,7 +55,9 @@ def main() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
     control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(options["control_fd"])
-    missing = namespaces.enter() if options["namespaces"] else ""
+    own_users, missing = namespaces.enter() if options["namespaces"] else (False, "")
+    if own_users:
+        options["neighbours"] = namespaces.NEIGHBOURS
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     with open("/proc/self/oom_score_adj", "w") as file:
