@@ -139,7 +139,9 @@ def test_items_go_where_the_rule_says(items: int, steps: list[Step]) -> None:
 
 @given(
     items=st.integers(1, 4),
-    wishes=st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.booleans(), st.integers(0, 3)), max_size=40),
+    wishes=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 2), st.booleans(), st.integers(0, 3)), max_size=40
+    ),
 )
 def test_alone_means_alone_and_everybody_gets_a_turn(
     items: int, wishes: list[tuple[bool, int, bool, int]]

@@ -42,11 +42,14 @@ class SubprocessExecutor(DaemonExecutor):
         grace_s: float = 5.0,
         drop_user: bool = True,
         preload_numpy: bool = False,
+        silence_s: float = 60.0,
+        share_as: str | None = None,
     ):
         """Starts nothing.
 
         Args:
-            workers: Programs that run at the same time; about one per core that the trainer leaves free.
+            workers: Programs that run at the same time; about one per core that the trainer leaves free. Where
+                ranks share a daemon, this is the number of the whole node.
             report_chars: Characters of stdout (head) and stderr (tail) that a report keeps.
             retries: Repetitions after a failure of the sandbox, before ExecutorError.
             recycle_after: Runs after which a worker's process is replaced.
@@ -55,13 +58,18 @@ class SubprocessExecutor(DaemonExecutor):
             drop_user: As root, run programs as a spare user each worker has for itself. Elsewhere
                 programs run as the trainer's user.
             preload_numpy: Let programs import numpy, loaded beforehand.
+            silence_s: Seconds for which the daemon may give no sign of life before it counts as hung and is
+                replaced.
+            share_as: Processes of this user and node with the same name here, and otherwise the same settings,
+                share one daemon. None: the ranks of one job do, as far as the environment tells (torchrun,
+                Lightning, SLURM). Empty: a daemon of its own.
         """
         if min(workers, report_chars, recycle_after) < 1 or retries < 0:
             raise ConfigError(
                 "the executor needs workers, report_chars and recycle_after of at least 1, and retries of at"
                 f" least 0; found {workers=}, {report_chars=}, {recycle_after=}, {retries=}"
             )
-        super().__init__(retries, start_timeout_s)
+        super().__init__(retries, start_timeout_s, silence_s, share_as)
         self.workers, self.report_chars, self.recycle_after = workers, report_chars, recycle_after
         self.grace_s, self.drop_user, self.preload_numpy = grace_s, drop_user, preload_numpy
 
