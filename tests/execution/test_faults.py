@@ -270,7 +270,7 @@ def test_nothing_outlives_the_trainer(how: str) -> None:
             deadline = time.monotonic() + 10
             while len(pids) < expected and time.monotonic() < deadline:
                 pids |= children(int(daemon))
-            assert len(pids) == expected
+            assert len(pids) >= expected
             trainer.send_signal(signal.Signals[how])
         trainer.wait(10)
         assert gone(pids)
