@@ -16,6 +16,8 @@ class FairLender(Generic[T]):
 
     def __init__(self, items: Iterable[T]):
         self._free = deque(items)
+        self._count = len(self._free)
+        self._alone, self._all_free = asyncio.Lock(), asyncio.Event()
         self._held: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, deque[asyncio.Future[T]]] = {}
 
@@ -36,16 +38,30 @@ class FairLender(Generic[T]):
         finally:
             self._take_back(key, item)
 
+    @asynccontextmanager
+    async def lend_alone(self) -> AsyncIterator[T]:
+        """Waits until nothing is lent, and lends nothing else until the end of the block."""
+        try:
+            async with self._alone:
+                if len(self._free) < self._count:
+                    self._all_free.clear()
+                    await self._all_free.wait()
+                yield self._free[0]
+        finally:
+            self._serve()
+
     def _take_back(self, key: Hashable, item: T) -> None:
         self._free.append(item)
         self._held[key] -= 1
         if not self._held[key]:
             del self._held[key]
+        if len(self._free) == self._count:
+            self._all_free.set()
         self._serve()
 
     def _serve(self) -> None:
-        """Hands out free items while someone waits."""
-        while self._free and self._waiting:
+        """Hands out free items while someone waits, and nobody wants to be alone."""
+        while self._free and self._waiting and not self._alone.locked():
             key = min(self._waiting, key=lambda key: self._held[key])  # insertion order breaks ties
             queue = self._waiting.pop(key)
             future = queue.popleft()
