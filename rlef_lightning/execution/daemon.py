@@ -5,7 +5,7 @@ engine, so scheduling and comparing happen here. It ends, with everything below 
 client or its trainer does. Run as `python -m rlef_lightning.execution.daemon <fd> '<settings>' '<folder>'`,
 where the descriptor is connected to the only client, or listens in the folder in which many meet.
 
-    <- {"id", "code", "tests", "limits", "rule", "stop_at_first_failure"}    <- {"cancel": id}
+    <- {"id", "code", "tests", "limits", "rule", "interface", "stop_at_first_failure"}    <- {"cancel": id}
     -> {"ready": true, ...} once, then {"id", "results"} or {"id", "error"}
     <- {"ping": true}                                                        -> {"pong": true}
 """
@@ -19,22 +19,24 @@ import resource
 import signal
 import socket
 import sys
+from functools import partial
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.door import OpenDoor
-from rlef_lightning.execution.fair import Borrower, FairLender
+from rlef_lightning.execution.fair import FairLender
 from rlef_lightning.execution.frames import Message, encode, read_frame, report_to_json, tests_from_json
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
-from rlef_lightning.execution.judge import RunFacts, judge_tests
+from rlef_lightning.execution.judge import Solution, judge_tests
 from rlef_lightning.execution.link import RunnerLostError
 from rlef_lightning.execution.meeting import sweep
 from rlef_lightning.execution.place import Places
+from rlef_lightning.execution.runs import Run, RunFacts
 from rlef_lightning.execution.scratch import hold_scratch, sweep_abandoned
 from rlef_lightning.execution.selftest import prove_walls
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
-from rlef_lightning.types import Limits, OutputRule, Report
+from rlef_lightning.types import Interface, Limits, OutputRule, Report
 
 STACK_BYTES = 256 << 20
 """Room for deep recursion in C; runners inherit it, and programs from them."""
@@ -72,13 +74,14 @@ class Pool:
         except RunnerLostError as error:
             raise ExecutorError(f"a runner of the sandbox does not start: {error}") from None
 
-    async def run(self, borrower: Borrower, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
+    async def run(self, client: object, request: object, run: Run) -> RunFacts:
         """One run on whichever worker is free, repeated when the sandbox fails; raises ExecutorError."""
         failure = ""
+        lend = self._lender.alone if run.alone else self._lender.lend
         for _ in range(self.settings.retries + 1):
-            async with self._lender.lend(borrower) as worker:
+            async with lend(request, client) as worker:
                 try:
-                    return await worker.run(code, stdin, limits)
+                    return await worker.run(run.code, run.stdin, run.limits, run.extras)
                 except RunnerLostError as error:
                     failure = str(error)
         raise ExecutorError(f"a run failed {self.settings.retries + 1} times in the sandbox; last: {failure}")
@@ -135,18 +138,16 @@ class Client:
 
 async def judge_message(pool: Pool, message: Message, client: object) -> Report:
     """A request as it came over the socket, judged."""
-    limits = Limits(**message["limits"])
-    code = message["code"].encode("utf-8", "surrogatepass")
-    request = object()  # one borrower of workers, on behalf of its client
-
-    async def run(stdin: str) -> RunFacts:
-        return await pool.run((client, request), code, stdin.encode("utf-8", "surrogatepass"), limits)
-
-    return await judge_tests(
-        run,
-        tests_from_json(message["tests"]),
-        limits=limits,
+    solution = Solution(
+        code=message["code"].encode("utf-8", "surrogatepass"),
+        limits=Limits(**message["limits"]),
         rule=OutputRule(**message["rule"]),
+        interface=Interface(**message["interface"]),
+    )
+    return await judge_tests(
+        partial(pool.run, client, object()),  # one borrower of workers, on behalf of its client
+        solution,
+        tests_from_json(message["tests"]),
         stop_at_first_failure=message["stop_at_first_failure"],
         chars=pool.settings.report_chars,
     )
