@@ -16,8 +16,8 @@ from typing import Any
 from rlef_lightning.execution.cgroups import Group
 from rlef_lightning.execution.frames import Message, encode, limits_to_json, read_frame
 from rlef_lightning.execution.inside.kernel import children_of, descendants_of
-from rlef_lightning.execution.judge import RunFacts
 from rlef_lightning.execution.place import Place
+from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
 from rlef_lightning.execution.settings import Inside, Jail, Settings
 from rlef_lightning.types import Limits
 
@@ -70,11 +70,14 @@ class RunnerLink:
             self.missing = tuple(answer.get("missing", self.missing))
             self._clean = True
 
-    async def run(self, code: bytes, stdin: bytes, limits: Limits, timeout_s: float) -> RunFacts:
+    async def run(
+        self, code: bytes, stdin: bytes, limits: Limits, timeout_s: float, extras: Extras = NO_EXTRAS
+    ) -> RunFacts:
         """One run; raises RunnerLostError when the answer does not come within `timeout_s`."""
         _, writer = await self._connected()
         self._clean = False
-        writer.write(encode({"limits": limits_to_json(limits)}, code, stdin))
+        header = {"limits": limits_to_json(limits), **extras.header}
+        writer.write(encode(header, code, stdin, *extras.contents))
         facts, (stdout, stderr) = await self._answer(timeout_s)
         return RunFacts(**facts, stdout=stdout, stderr=stderr)
 

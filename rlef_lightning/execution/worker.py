@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from rlef_lightning.execution.judge import RunFacts
 from rlef_lightning.execution.link import RunnerLink, RunnerLostError
 from rlef_lightning.execution.place import Place
+from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
 from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Limits
 
@@ -51,14 +51,15 @@ class Worker:
             self._link, self._runs, timeout_s = self._launch(), 0, self._settings.start_timeout_s
         await self._link.until_clean(timeout_s)
 
-    async def run(self, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
+    async def run(self, code: bytes, stdin: bytes, limits: Limits, extras: Extras = NO_EXTRAS) -> RunFacts:
         """Runs a program once; raises RunnerLostError when the sandbox, not the program, failed."""
         try:
             await self.start()
             assert self._link is not None
             self._runs += 1
             kills = self._bound(limits)
-            facts = await self._link.run(code, stdin, limits, limits.wall_s + self._settings.grace_s)
+            timeout_s = limits.wall_s + self._settings.grace_s
+            facts = await self._link.run(code, stdin, limits, timeout_s, extras)
         except BaseException:  # also when cancelled: the runner is in the middle of something
             await asyncio.shield(self.stop())
             raise

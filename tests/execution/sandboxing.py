@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlef_lightning.execution import SubprocessExecutor
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult
+from rlef_lightning.execution.executor import STDIO
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult
 
 LIMITS = Limits(cpu_s=5.0, wall_s=20.0, memory_bytes=512 << 20)
 RULE = OutputRule()
@@ -55,11 +56,14 @@ class Sandbox:
         limits: Limits = LIMITS,
         rule: OutputRule = RULE,
         stop: bool = False,
+        interface: Interface = STDIO,
     ) -> Report:
         """A report on pairs of stdin and expected output."""
         cases = [TestCase(stdin=stdin, expected_stdout=expected) for stdin, expected in tests]
         return self.loop.run_until_complete(
-            self.executor.judge(code, cases, limits=limits, rule=rule, stop_at_first_failure=stop)
+            self.executor.judge(
+                code, cases, limits=limits, rule=rule, stop_at_first_failure=stop, interface=interface
+            )
         )
 
     def run(self, code: str, stdin: str = "", expected: str = "", limits: Limits = LIMITS) -> TestResult:

@@ -249,6 +249,7 @@ async def main():
     print(executor._connection.process.pid, executor._connection.scratch, flush=True)
     if sys.argv[1] == "exits":
         return executor
+    sys.stdin.readline()
     code = "import os, time\\nos.fork()\\ntime.sleep(15)"
     tests = [TestCase(stdin="", expected_stdout="")] * 2
     limits = Limits(wall_s=20)
@@ -260,13 +261,18 @@ executor = asyncio.run(main())
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "exits"])
 def test_nothing_outlives_the_trainer(how: str) -> None:
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, how], stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert trainer.stdout is not None
+        assert trainer.stdin is not None
         daemon, scratch = trainer.stdout.readline().split()
         pids = {int(daemon), *children(int(daemon))}
         expected = len(pids) + 4  # two programs of two processes
         if how != "exits":
+            trainer.stdin.write("\n")
+            trainer.stdin.flush()
             deadline = time.monotonic() + 10
             while len(pids) < expected and time.monotonic() < deadline:
                 pids |= children(int(daemon))
@@ -279,10 +285,13 @@ def test_nothing_outlives_the_trainer(how: str) -> None:
         trainer.kill()
         trainer.wait()
         trainer.stdout.close()
+        trainer.stdin.close()
 
 
 def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: Sandbox) -> None:
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, "works"], stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, "works"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert trainer.stdout is not None
     with trainer.stdout:
         daemon, scratch = trainer.stdout.readline().split()

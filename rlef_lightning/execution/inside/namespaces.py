@@ -24,11 +24,17 @@ RUNNER_CAPABILITIES = frozenset({_CHOWN, _DAC_OVERRIDE, _FOWNER, _KILL, _SETGID,
 _LAST_CAPABILITY = 63
 
 
-def enter() -> str:
+NEIGHBOURS = 2
+"""Processes in the user name space that `enter` makes: the one that called, and the runner."""
+
+
+def enter() -> tuple[bool, str]:
     """Moves this process behind name spaces of its own; it is process 1 there when this returns.
 
-    The process that called stays outside and ends with the inner one. Returns what is missing, or "".
+    The process that called stays outside and ends with the inner one. Returns whether users are the
+    name space's own now, and what is missing, or "".
     """
+    ordinary = os.geteuid() != 0
     for pids in (True, False):
         if trial := _try(pids):
             continue
@@ -36,8 +42,8 @@ def enter() -> str:
         if pids:
             _become_first()
             _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "")
-        return "" if pids else "no process name space: /proc cannot be mounted in one here"
-    return f"no name spaces: {trial}"
+        return ordinary, "" if pids else "no process name space: /proc cannot be mounted in one here"
+    return False, f"no name spaces: {trial}"
 
 
 def mount_scratch(folder: str, size: int, files: int) -> None:

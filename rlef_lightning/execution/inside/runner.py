@@ -5,8 +5,8 @@ library only, so that a jail shows it nothing else; see `link.py` for its comman
 expected outputs and does not judge: it says what the kernel said (wait status, clocks, memory) and
 hands back the bytes that the program printed. The program's process never holds the control socket.
 
-    <- {"limits": {...}} + code + stdin
-    -> {"stage", "status", "stopped", "cpu_s", "wall_s", "peak_memory_bytes", "strays"} + stdout + stderr
+    <- {"limits": {...}} + code + stdin, and what else `Job` takes
+    -> the facts (see `watch.facts`) + the answer (stdout, an output file or a function's value) + stderr
     -> {"clean": true}, also once at the start: the scratch folder is empty, the next job may come
 """
 
@@ -55,7 +55,9 @@ def main() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
     control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(options["control_fd"])
-    missing = namespaces.enter() if options["namespaces"] else ""
+    own_users, missing = namespaces.enter() if options["namespaces"] else (False, "")
+    if own_users:
+        options["neighbours"] = namespaces.NEIGHBOURS
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     with open("/proc/self/oom_score_adj", "w") as file:
@@ -75,8 +77,9 @@ def main() -> None:
 def serve(control: int, folder: str, walls: Walls) -> None:
     """Answers jobs until the daemon closes the socket."""
     while True:
-        header, (code, stdin) = receive(control)
-        result, stdout, stderr = run(Job(header, code, stdin, folder, walls), control)
+        header, (code, stdin, *contents) = receive(control)
+        job = Job(header, code, stdin, folder, walls, contents)
+        result, stdout, stderr = run(job, control)
         send(control, result, stdout, stderr)
         prepare_folder(folder, walls)  # may take long, which must not count against the run
         send(control, {"clean": True})

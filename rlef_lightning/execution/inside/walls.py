@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 import signal
 from typing import Any
@@ -17,6 +18,13 @@ from .kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, lower, prctl
 from .seccomp import Filter
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+_COUNTS_PER_NAMESPACE = (5, 14)
+"""Since this kernel a user's processes are counted apart in each user name space."""
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 class Walls:
@@ -36,6 +44,8 @@ class Walls:
         self._readable, self._folder = [*options["readable"], "/proc"], folder
         self._filter: Filter | None = None
         self._rules: int | None = None
+        if self.uid is None and _kernel() < _COUNTS_PER_NAMESPACE:
+            self._neighbours = None
         if options["scratch_bytes"] is not None:
             self._mount(options["scratch_bytes"], options["scratch_files"])
         namespaces.keep_capabilities(namespaces.RUNNER_CAPABILITIES)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlef_lightning.execution.judge import RunFacts
 from rlef_lightning.execution.probes.decoys import Decoys
+from rlef_lightning.execution.runs import RunFacts
 from rlef_lightning.types import Limits
 
 LIMITS = Limits(
