@@ -18,6 +18,11 @@ _RUNNER_BYTES, _RUNNER_PROCESSES = 64 << 20, 8
 """Room in a worker's control group for the runner and the jail's helper."""
 
 
+def room_beside(settings: Settings) -> int:
+    """Bytes in a worker's control group beyond a program's memory: for the runner, and files in memory."""
+    return _RUNNER_BYTES + settings.scratch_bytes
+
+
 class Worker:
     """Runs one program at a time."""
 
@@ -74,9 +79,8 @@ class Worker:
         group = self._place.group
         if group is None:
             return 0
-        room = _RUNNER_BYTES + self._settings.scratch_bytes
         try:
-            group.limit_memory(limits.memory_bytes + room)
+            group.limit_memory(limits.memory_bytes + room_beside(self._settings))
             group.limit_processes(limits.processes + _RUNNER_PROCESSES)
         except OSError as error:
             raise RunnerLostError(f"a control group cannot be set: {error}") from None

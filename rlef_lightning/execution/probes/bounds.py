@@ -8,6 +8,7 @@ from functools import partial
 from rlef_lightning.execution.judge import ran_out_of_memory
 from rlef_lightning.execution.probes.probe import LIMITS, Outcome, Probe, ProbeFailedError
 from rlef_lightning.execution.settings import Settings
+from rlef_lightning.execution.worker import room_beside
 
 _SHORT_CPU = replace(LIMITS, cpu_s=0.05)
 _SHORT_WALL = replace(LIMITS, wall_s=0.1)
@@ -44,11 +45,14 @@ def _judge_memory(outcome: Outcome) -> str:
 
 
 _TOGETHER = """
-import os, select, time
+import mmap, os, select, time
 ready, told = os.pipe()
 for _ in range(COUNT):
     if os.fork() == 0:
-        kept = bytearray(b"x") * SHARE
+        kept = mmap.mmap(-1, SHARE)
+        try: kept.madvise(mmap.MADV_HUGEPAGE)  # cheaper, where the kernel has it
+        except OSError: pass
+        for at in range(0, SHARE, mmap.PAGESIZE): kept[at] = 1
         os.write(told, b"1")
         time.sleep(20)
         os._exit(0)
@@ -58,19 +62,20 @@ while together_s < 0.15 and os.waitpid(-1, os.WNOHANG) == (0, 0):
     elif held == COUNT: together_s += 0.01
 print("held" if together_s else "one of them has ended")
 """
-_SHARE = 150 << 20
+_SHARE = 48 << 20
+_MOST_SHARES = 40
 
 
 def _total_memory(settings: Settings) -> Probe:
     """Children that are each within the limit, and together beyond it and all room that a group leaves."""
-    limits = replace(LIMITS, memory_bytes=_SHARE + (64 << 20))
-    count = -(-(limits.memory_bytes + (64 << 20) + settings.scratch_bytes) // _SHARE) + 1
-    limits = replace(limits, processes=count + 4)
+    memory = (256 << 20) if settings.preload_numpy else (96 << 20)
+    count = min(_MOST_SHARES, (memory + room_beside(settings)) // _SHARE + 2)
+    limits = replace(LIMITS, memory_bytes=memory, processes=count + 4)
     code = _TOGETHER.replace("SHARE", str(_SHARE)).replace("COUNT", str(count))
 
     def judge(outcome: Outcome) -> str:
         if b"held" in outcome.facts.stdout:
-            return f"hold {count * _SHARE} bytes in {count} processes where {limits.memory_bytes} are allowed"
+            return f"hold {count * _SHARE} bytes in {count} processes where {memory} are allowed"
         if not ran_out_of_memory(outcome.facts, limits) and outcome.facts.stopped != "memory":
             raise ProbeFailedError(f"status {outcome.facts.status}, stopped by {outcome.facts.stopped}")
         return ""
@@ -78,7 +83,8 @@ def _total_memory(settings: Settings) -> Probe:
     return Probe(guarantee="total_memory", code=code, judge=judge, limits=limits)
 
 
-_FORKS = """
+_FORKS = f"""
+MOST = {LIMITS.processes}
 import os, time
 born = 1
 try:
@@ -89,10 +95,11 @@ try:
         born += 1
 except OSError:
     pass
-time.sleep(0.12)
+if born > MOST: time.sleep(0.12)  # until they have been counted
 print(born)
 """
-_THREADS = """
+_THREADS = f"""
+MOST = {LIMITS.processes}
 import threading, time
 done, born = threading.Event(), 1
 try:
@@ -101,7 +108,7 @@ try:
         born += 1
 except RuntimeError:
     pass
-time.sleep(0.12)
+if born > MOST: time.sleep(0.12)  # until they have been counted
 done.set()
 print(born)
 """
