@@ -96,6 +96,11 @@ class DaemonExecutor(ABC):
     def _jail(self) -> tuple[type[Jail], dict[str, Any]]:
         """The class of the backend's `Jail`, and its arguments."""
 
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """Names of the guarantees that the backend gives; raises ExecutorError when it is not installed."""
+        return self._jail()[0].promises
+
     def _settings(self, scratch: str) -> Settings:
         jail, options = self._jail()
         return Settings(

@@ -26,11 +26,11 @@ class Guarantee:
 
 _JAIL = "use nsjail or bubblewrap, or a kernel and container that allow user name spaces"
 _NEWER = "use a kernel of 5.13 or later with Landlock among its security modules, or nsjail or bubblewrap"
-_BUG = "this is a fault of the sandbox: report it"
+_FAULT = "nothing on this side: it is a fault of the sandbox, report it"
 GUARANTEES = (
-    Guarantee("time", "CPU seconds of all its processes and seconds on the clock are bounded", _BUG),
-    Guarantee("output", "what it prints is bounded", _BUG),
-    Guarantee("memory", "the memory of each of its processes is bounded", _BUG),
+    Guarantee("time", "CPU seconds of all its processes and seconds on the clock are bounded", _FAULT),
+    Guarantee("output", "what it prints is bounded", _FAULT),
+    Guarantee("memory", "the memory of each of its processes is bounded", _FAULT),
     Guarantee(
         "total_memory",
         "the memory of all its processes together is bounded",
@@ -41,12 +41,12 @@ GUARANTEES = (
         "its processes and threads are bounded in number",
         f"let the user make control groups, start as root, or {_JAIL}",
     ),
-    Guarantee("file_size", "the size of each of its files is bounded", _BUG),
+    Guarantee("file_size", "the size of each of its files is bounded", _FAULT),
     Guarantee("disk", "its files are bounded in their sum and in their number", _JAIL),
-    Guarantee("environment", "its environment holds nothing of the trainer's", _BUG),
-    Guarantee("descriptors", "it holds no descriptor but stdin, stdout and stderr", _BUG),
-    Guarantee("stdin", "stdin is a regular file that nobody can change", _BUG),
-    Guarantee("survivors", "no process and no file of it outlives the run", _BUG),
+    Guarantee("environment", "its environment holds nothing of the trainer's", _FAULT),
+    Guarantee("descriptors", "it holds no descriptor but stdin, stdout and stderr", _FAULT),
+    Guarantee("stdin", "stdin is a regular file that nobody can change", _FAULT),
+    Guarantee("survivors", "no process and no file of it outlives the run", _FAULT),
     Guarantee(
         "privileges",
         "it has no rights of root, no capabilities, and cannot gain any",
@@ -65,6 +65,23 @@ GUARANTEES = (
 """In the order in which they are shown."""
 NAMES = tuple(each.name for each in GUARANTEES)
 REMEDIES = {each.name: each.remedy for each in GUARANTEES}
+NOT_STOPPED = (
+    "programs share the machine's kernel: a hole in it is a way out",
+    "programs see the machine's load, slow each other down, and can measure it",
+    "the system's programs and libraries, and what /proc says about the machine, can be read",
+)
+"""What no backend stops, and no self-test can show."""
+_ONE_FILE_SYSTEM = "the machine's files are closed, not hidden: their existence, sizes and times can be seen"
+NOT_STOPPED_BY: dict[str, tuple[str, ...]] = {
+    "nsjail": (),
+    "bubblewrap": (),
+    "subprocess": (_ONE_FILE_SYSTEM,),
+    "firejail": (
+        "firejail is setuid root, with a history of holes in itself: the weakest of the four",
+        _ONE_FILE_SYSTEM,
+    ),
+}
+"""What a backend does not stop beyond that."""
 
 
 @dataclass(frozen=True, slots=True)

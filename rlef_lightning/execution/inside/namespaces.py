@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from .kernel import PR_SET_PDEATHSIG, libc, prctl
 
-_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, NEW_USER, _NEWPID, _NEWNET = (
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
@@ -113,7 +113,7 @@ def _unshare(pids: bool) -> None:
     """New name spaces; users only where this process is not root already. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
     flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWNET | (_NEWPID if pids else 0)
-    if libc.unshare(flags | (_NEWUSER if uid else 0)) != 0:
+    if libc.unshare(flags | (NEW_USER if uid else 0)) != 0:
         raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
     if uid:
         maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"}
