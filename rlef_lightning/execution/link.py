@@ -121,6 +121,7 @@ def _options(inside: Inside, place: Place, settings: Settings) -> dict[str, Any]
         "readable": place.view(0).readable,
         "scratch_bytes": settings.scratch_bytes if inside.mounts else None,
         "scratch_files": settings.scratch_files,
+        "outer_mounts": os.stat("/proc/self/ns/mnt").st_ino,
     }
 
 

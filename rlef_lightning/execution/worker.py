@@ -32,6 +32,8 @@ class Worker:
         """Process ids of all live runners of the daemon."""
         self._link: RunnerLink | None = None
         self._runs = 0
+        self._proven: tuple[str, ...] | None = None
+        """Walls that the first runner could not put up; the self-test was made behind those it could."""
 
     @property
     def uid(self) -> int | None:
@@ -55,6 +57,11 @@ class Worker:
             await self.stop()
             self._link, self._runs, timeout_s = self._launch(), 0, self._settings.start_timeout_s
         await self._link.until_clean(timeout_s)
+        if self._proven is None:
+            self._proven = self._link.missing
+        if fewer := set(self._link.missing) - set(self._proven):
+            await self.stop()
+            raise RunnerLostError(f"walls that stood at first are missing: {', '.join(sorted(fewer))}")
 
     async def run(self, code: bytes, stdin: bytes, limits: Limits, extras: Extras = NO_EXTRAS) -> RunFacts:
         """Runs a program once; raises RunnerLostError when the sandbox, not the program, failed."""

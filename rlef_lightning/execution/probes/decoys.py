@@ -45,7 +45,7 @@ class Decoys:
             "token": self.token, "secret": str(self._secret), "places": self._places,
             "tcp": names["TCP"][1], "udp": names["UDP"][1], "path": str(self._folder / "socket"),
             "abstract": self.token, "daemon": os.getpid(), "trainer": self._owner,
-            "home": str(Path.home()), "package": str(Path(__file__).parents[3]),
+            "home": os.path.expanduser("~"), "package": str(Path(__file__).parents[3]),
         }).encode()  # fmt: skip
 
     def touched(self) -> list[str]:

@@ -35,7 +35,7 @@ _PROCESS_ACTS = {
     "signal the {who}": "os.kill(other(of[{who!r}]), 0)",
     "read the environment of the {who}": "read({who!r}, 'environ')",
     "open the memory of the {who}": "open('/proc/%d/mem' % other(of[{who!r}]), 'rb').close()",
-    "list the descriptors of the {who}": "os.listdir('/proc/%d/fd' % other(of[{who!r}]))",
+    "look at the descriptors of the {who}": "os.readlink('/proc/%d/fd/0' % other(of[{who!r}]))",
     "look through the root folder of the {who}": "os.listdir('/proc/%d/root/' % other(of[{who!r}]))",
     "trace the {who}": "call(libc.ptrace, SEIZE, other(of[{who!r}]), None, None)",
     "copy memory of the {who}": (

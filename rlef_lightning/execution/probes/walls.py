@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlef_lightning.execution.probes.probe import Outcome, Probe, ProbeFailedError, attempts
+from rlef_lightning.execution.probes.probe import Outcome, Probe, ProbeFailedError, attempts, could
 
 ENVIRONMENT = {
     "PATH", "LANG", "HOME", "TMPDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
@@ -69,14 +69,14 @@ if os.pread(0, size, 0).decode() != json.dumps(given) or size < 100:
 _PRIVILEGES_CODE = """
 import json, os, sys, time
 given = json.load(sys.stdin)
-gained = []
-acts = {"become root": lambda: os.setresuid(0, 0, 0), "join root's group": lambda: os.setresgid(0, 0, 0),
-        "change groups": lambda: os.setgroups([0]), "change the root folder": lambda: os.chroot("."),
-        "raise its priority": lambda: os.nice(-1)}
-for name, act in acts.items():
-    try: act()
-    except OSError: continue
-    gained.append(name)
+def succeeds(act, *arguments):
+    try: act(*arguments)
+    except OSError: return False
+    return True
+for act in (os.setresgid, os.setresuid): succeeds(act, 0, 0, 0)  # whether it helps is seen from outside
+acts = {"change groups": (os.setgroups, [0]), "change the root folder": (os.chroot, "."),
+        "raise its priority": (os.nice, -1)}
+gained = [name for name, call in acts.items() if succeeds(*call)]
 time.sleep(NAP)
 print(json.dumps(gained))
 """
@@ -85,7 +85,8 @@ print(json.dumps(gained))
 def _judge_privileges(outcome: Outcome) -> str:
     if not outcome.credentials:
         raise ProbeFailedError("its process was not seen from outside")
-    return ", ".join(dict.fromkeys([*outcome.said, *(w for one in outcome.credentials for w in rights(one))]))
+    seen = [word for one in outcome.credentials for word in rights(one)]
+    return could(outcome.said, seen)
 
 
 def rights(status: Mapping[str, str]) -> list[str]:
@@ -134,6 +135,17 @@ def leave_somewhere():
         except OSError: pass
     if not done: raise PermissionError(errno.EACCES, "")
 """
+_WRITE_FILES += """
+def change_modes():
+    "As they are, or nearly so; the parent of the scratch folder is the runner's, which sets it right again."
+    done = 0
+    for path in ("/", "/tmp", "/dev", "/dev/shm", "/usr", "/etc", "../.."):
+        try:
+            os.chmod(path, os.stat(path).st_mode & 0o7777)
+            done += 1
+        except OSError: pass
+    if not done: raise PermissionError(errno.EPERM, "")
+"""
 _WRITE_FILES_ACTS = {
     "leave a file in a folder that is open to all": "leave(os.path.dirname(given['secret']) + '/open')",
     "leave a file in /tmp, /var/tmp, /dev/shm, /run or /": "leave_somewhere()",
@@ -142,7 +154,7 @@ _WRITE_FILES_ACTS = {
     "change a file of the trainer's": "open(given['secret'], 'r+').close()",
     "change the mode of a file of the trainer's": "os.chmod(given['secret'], 0o644)",
     "change the times of a file of the trainer's": "os.utime(given['secret'])",
-    "change the mode of the machine's folders": "os.chmod('/tmp', 0o1777)",
+    "change the mode of folders around it": "change_modes()",
     "change settings of the kernel": "open('/proc/sys/kernel/hostname', 'r+').close()",
 }
 WALLS = (
