@@ -76,7 +76,7 @@ async def attempt(worker: Worker, probe: Probe, decoys: Decoys) -> str:
         await worker.start()
         before = set(descendants_of(worker.process))
         seen: dict[int, Mapping[str, str]] = {}
-        run = asyncio.ensure_future(worker.run(probe.code.encode(), decoys.to_json(), probe.limits))
+        run = asyncio.ensure_future(worker.try_out(probe.code.encode(), decoys.to_json(), probe.limits))
         while probe.watched and not run.done():
             seen |= credentials(set(descendants_of(worker.process)) - before)
             await asyncio.wait([run], timeout=LOOK_S)

@@ -81,6 +81,12 @@ class Worker:
             return replace(facts, stopped="memory")
         return facts
 
+    async def try_out(self, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
+        """As `run`, for the self-test: it does not count towards the runner's replacement."""
+        facts = await self.run(code, stdin, limits)
+        self._runs -= 1
+        return facts
+
     def _bound(self, limits: Limits) -> int:
         """Sets the worker's control group to the limits; how often the kernel has killed in it so far."""
         group = self._place.group

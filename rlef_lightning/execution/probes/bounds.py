@@ -10,8 +10,8 @@ from rlef_lightning.execution.probes.probe import LIMITS, Outcome, Probe, ProbeF
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import room_beside
 
-_SHORT_CPU = replace(LIMITS, cpu_s=0.05)
-_SHORT_WALL = replace(LIMITS, wall_s=0.1)
+_SHORT_CPU = replace(LIMITS, cpu_s=0.02)
+_SHORT_WALL = replace(LIMITS, wall_s=0.04)
 _LITTLE_OUTPUT = replace(LIMITS, output_bytes=64 << 10)
 
 
@@ -62,13 +62,13 @@ while together_s < 0.15 and os.waitpid(-1, os.WNOHANG) == (0, 0):
     elif held == COUNT: together_s += 0.01
 print("held" if together_s else "one of them has ended")
 """
-_SHARE = 48 << 20
-_MOST_SHARES = 40
+_SHARE = 32 << 20
+_MOST_SHARES = 60
 
 
 def _total_memory(settings: Settings) -> Probe:
     """Children that are each within the limit, and together beyond it and all room that a group leaves."""
-    memory = (256 << 20) if settings.preload_numpy else (96 << 20)
+    memory = (192 << 20) if settings.preload_numpy else (64 << 20)
     count = min(_MOST_SHARES, (memory + room_beside(settings)) // _SHARE + 2)
     limits = replace(LIMITS, memory_bytes=memory, processes=count + 4)
     code = _TOGETHER.replace("SHARE", str(_SHARE)).replace("COUNT", str(count))
