@@ -37,6 +37,7 @@ from rlef_lightning.execution.users import UserClaims
 from rlef_lightning.execution.worker import Place, Worker
 from rlef_lightning.types import Limits, OutputRule, Report
 
+RETRY_PAUSE_S = 0.1
 STACK_BYTES = 256 << 20
 """Room for deep recursion in C; runners inherit it, and programs from them."""
 
@@ -88,13 +89,14 @@ class Pool:
 
     async def run(self, borrower: Borrower, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
         """One run on whichever worker is free, repeated when the sandbox fails; raises ExecutorError."""
-        failure = ""
+        failure, (client, request) = "", borrower
         for _ in range(self.settings.retries + 1):
-            async with self._lender.lend(borrower) as worker:
+            async with self._lender.lend(request, client) as worker:
                 try:
                     return await worker.run(code, stdin, limits)
                 except RunnerLostError as error:
                     failure = str(error)
+            await asyncio.sleep(RETRY_PAUSE_S)  # the lack of something may pass
         raise ExecutorError(f"a run failed {self.settings.retries + 1} times in the sandbox; last: {failure}")
 
     async def close(self) -> None:
@@ -226,6 +228,7 @@ def main() -> None:
     os.set_inheritable(fd, False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_STACK, STACK_BYTES, sys.maxsize)
+    sys.setswitchinterval(0.001)  # while a huge output is compared in a thread, the loop waits that long
     asyncio.run(live_until_told_to_end(socket.socket(fileno=fd), settings, folder))
 
 

@@ -10,7 +10,9 @@ import re
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from rlef_lightning.execution.aside import LARGE, aside
 from rlef_lightning.execution.compare import matches
 from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
@@ -59,7 +61,10 @@ async def judge_tests(
     """Runs the tests, all at once or in order up to the first failure; `chars` cuts what is reported."""
 
     async def result(test: TestCase) -> TestResult:
-        return test_result(await run(test.stdin), test.expected_stdout, limits, rule, chars)
+        facts = await run(test.stdin)
+        judged = partial(test_result, facts, test.expected_stdout, limits, rule, chars)
+        small = len(facts.stdout) + len(test.expected_stdout) < LARGE
+        return judged() if small else await aside(judged)
 
     if not stop_at_first_failure:
         async with asyncio.TaskGroup() as group:

@@ -95,8 +95,14 @@ class RunnerLink:
         except TimeoutError:
             raise RunnerLostError(f"a runner did not answer within {timeout_s:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            said = self._log.read_text(errors="replace")[-2000:]
-            raise RunnerLostError(f"a runner died; it said: {said!r}") from None
+            raise RunnerLostError(f"a runner died; it said: {self._said()!r}") from None
+
+    def _said(self) -> str:
+        """The end of what the runner has printed."""
+        try:
+            return self._log.read_text(errors="replace")[-2000:]
+        except OSError as error:
+            return f"({error})"
 
 
 def private(path: str, flags: int) -> int:
@@ -109,7 +115,10 @@ async def ended_within(process: subprocess.Popen[bytes], timeout_s: float) -> bo
     if process.poll() is not None:
         return True
     loop = asyncio.get_running_loop()
-    descriptor, ended = os.pidfd_open(process.pid), asyncio.Event()
+    try:
+        descriptor, ended = os.pidfd_open(process.pid), asyncio.Event()
+    except OSError:  # no descriptor is left: it is not waited for
+        return False
     loop.add_reader(descriptor, ended.set)
     try:
         await asyncio.wait_for(ended.wait(), timeout_s)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rlef_lightning.execution.judge import RunFacts
 from rlef_lightning.execution.link import RunnerLink, RunnerLostError
+from rlef_lightning.execution.scratch import lacks_room
 from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Limits
 
@@ -66,6 +67,7 @@ class Worker:
 
     async def run(self, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
         """Runs a program once; raises RunnerLostError when the sandbox, not the program, failed."""
+        self._check_disk(limits)
         try:
             await self.start()
             assert self._link is not None
@@ -74,6 +76,7 @@ class Worker:
         except BaseException:  # also when cancelled: the runner is in the middle of something
             await asyncio.shield(self.stop())
             raise
+        self._check_disk(limits)  # full since then: that may be why it fails
         if not facts.stage:
             raise RunnerLostError(f"a program could not be set up: {facts.stderr.decode(errors='replace')}")
         return facts
@@ -87,4 +90,14 @@ class Worker:
     def _launch(self) -> RunnerLink:
         place = self._place
         options = {"scratch": place.scratch, "uid": place.uid, "packages": place.packages}
-        return RunnerLink(self._jail, options, place.environment, self._runners)
+        try:
+            return RunnerLink(self._jail, options, place.environment, self._runners)
+        except OSError as error:  # no descriptors, no processes, no room, no interpreter
+            raise RunnerLostError(f"a runner cannot be launched: {error}") from error
+
+    def _check_disk(self, limits: Limits) -> None:
+        """Raises RunnerLostError when a program could fail for want of room that the limits promise it."""
+        if lacks_room(self._place.scratch, limits.file_bytes):
+            raise RunnerLostError(
+                f"the disk of {self._place.scratch} has less than file_bytes ({limits.file_bytes}) free"
+            )

@@ -48,8 +48,8 @@ class SubprocessExecutor(DaemonExecutor):
         """Starts nothing.
 
         Args:
-            workers: Programs that run at the same time; about one per core that the trainer leaves free. Where
-                ranks share a daemon, this is the number of the whole node.
+            workers: Programs that run at the same time; about one per core that the trainer leaves free.
+                Where ranks share a daemon, this is the number of the whole node.
             report_chars: Characters of stdout (head) and stderr (tail) that a report keeps.
             retries: Repetitions after a failure of the sandbox, before ExecutorError.
             recycle_after: Runs after which a worker's process is replaced.
@@ -60,8 +60,8 @@ class SubprocessExecutor(DaemonExecutor):
             preload_numpy: Let programs import numpy, loaded beforehand.
             silence_s: Seconds for which the daemon may give no sign of life before it counts as hung and is
                 replaced.
-            share_as: Processes of this user and node with the same name here, and otherwise the same settings,
-                share one daemon. None: the ranks of one job do, as far as the environment tells (torchrun,
+            share_as: Processes of this user and node with the same name here, and the same settings, share
+                one daemon. None: the ranks of one job do, as far as the environment tells (torchrun,
                 Lightning, SLURM). Empty: a daemon of its own.
         """
         if min(workers, report_chars, recycle_after) < 1 or retries < 0:
