@@ -94,7 +94,7 @@ class Pool:
             async with self._lender.lend(request, client) as worker:
                 try:
                     return await worker.run(code, stdin, limits)
-                except RunnerLostError as error:
+                except (RunnerLostError, OSError) as error:
                     failure = str(error)
             await asyncio.sleep(RETRY_PAUSE_S)  # the lack of something may pass
         raise ExecutorError(f"a run failed {self.settings.retries + 1} times in the sandbox; last: {failure}")

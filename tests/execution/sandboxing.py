@@ -67,7 +67,7 @@ class Sandbox:
     def daemon(self) -> int:
         """Process id of the daemon."""
         assert self.executor._connection is not None
-        return self.executor._connection.process.pid
+        return self.executor._connection.pid
 
     def assert_healthy(self) -> None:
         """A good program is accepted, and nothing but the runners lives below the daemon."""

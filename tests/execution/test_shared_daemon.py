@@ -17,7 +17,7 @@ from sandboxing import LIMITS, RULE, alive, children
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor, meeting
 from rlef_lightning.execution.job import job_name, meeting_folder
-from rlef_lightning.types import TestCase
+from rlef_lightning.types import TestCase, TestResult
 
 Start = Callable[..., list[Rank]]
 TORCHRUN = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "run-1"}
@@ -294,7 +294,7 @@ sock.settimeout(20)
 print(sock.recv(1))
 """
 
-    async def main() -> str:
+    async def main() -> TestResult:
         executor = SubprocessExecutor(workers=1, share_as="mine", drop_user=False)
         await executor.start()
         connection = executor._connection
@@ -308,9 +308,10 @@ print(sock.recv(1))
             limits=LIMITS, rule=RULE, stop_at_first_failure=True,
         )  # fmt: skip
         await executor.close()
-        return report.results[0].stderr
+        return report.results[0]
 
-    assert asyncio.run(main()) == ""
+    result = asyncio.run(main())
+    assert result.passed, result
 
 
 def test_a_path_longer_than_a_sockets_address_will_do(
