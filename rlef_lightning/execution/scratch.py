@@ -32,6 +32,12 @@ def hold_scratch(scratch: str) -> int:
     return lock
 
 
+def lacks_room(folder: str, needed_bytes: int) -> bool:
+    """True when the disk of the folder has no room for so many bytes, or for one more file."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < needed_bytes or (disk.f_files > 0 and disk.f_favail == 0)
+
+
 def sweep_abandoned(parent: str) -> None:
     """Removes the folders of this user's daemons that died together with their trainers."""
     for folder in Path(parent).glob(f"{PREFIX}*"):

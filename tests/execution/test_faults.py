@@ -149,6 +149,29 @@ def test_a_cancelled_judgement_ends_its_program(fresh: Sandbox) -> None:
     fresh.assert_healthy()
 
 
+def test_what_a_cancelled_judgement_had_queued_does_not_run(fresh: Sandbox, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False), fresh.loop)
+    code = f"import time\nwith open({str(begun)!r}, 'a') as f:\n    f.write(input())\ntime.sleep(15)"
+    tests = [TestCase(stdin="x\n", expected_stdout="")] * 20
+
+    async def main() -> None:
+        judging = sandbox.executor.judge(code, tests, limits=LIMITS, rule=RULE, stop_at_first_failure=False)
+        task = asyncio.create_task(judging)
+        while not begun.exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _ in range(5):
+            assert (await judge(sandbox, "print(7)")).passed
+
+    try:
+        fresh.loop.run_until_complete(asyncio.wait_for(main(), 60))
+        assert begun.read_text() == "x"
+    finally:
+        sandbox.executor.close_now()
+
+
 def test_a_request_larger_than_any_buffer(fresh: Sandbox) -> None:
     data = "x" * 20_000_000
     assert fresh.judge("print(input())", [(data, data)], replace(LIMITS, output_bytes=32 << 20)).passed
