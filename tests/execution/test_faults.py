@@ -18,6 +18,7 @@ from sandboxing import LIMITS, RULE, Sandbox, alive, children
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Report, TestCase, Verdict
 
 SLEEP = "import time\ntime.sleep(0.5)\nprint(7)"
@@ -264,6 +265,7 @@ def test_a_daemon_that_cannot_start_is_an_error(fresh: Sandbox, monkeypatch: pyt
 TRAINER = """
 import asyncio, sys, time
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Limits, OutputRule, TestCase
 
 async def main():
@@ -328,6 +330,15 @@ def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: S
     fresh.executor.close_now()
     fresh.assert_healthy()
     assert not Path(scratch).exists()
+
+
+def test_what_was_left_half_removed_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    for name, age_s in {"old": 7200, "new": 60}.items():
+        folder = tmp_path / f"{PREFIX}{name}.0123456789abcdef"
+        (folder / "0" / "worker-0").mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    sweep_abandoned(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PREFIX}new.0123456789abcdef"]
 
 
 def test_a_verdict_is_never_made_of_a_failure(fresh: Sandbox) -> None:
