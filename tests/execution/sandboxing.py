@@ -103,7 +103,7 @@ class Sandbox:
     def daemon(self) -> int:
         """Process id of the daemon."""
         assert self.executor._connection is not None
-        return self.executor._connection.process.pid
+        return self.executor._connection.pid
 
     def runner(self) -> int:
         """Process id of one runner: the innermost process of an idle worker."""

@@ -18,6 +18,7 @@ from sandboxing import LIMITS, RULE, Sandbox, alive, children
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Report, TestCase, Verdict
 
 SLEEP = "import time\ntime.sleep(0.5)\nprint(7)"
@@ -153,6 +154,29 @@ def test_a_cancelled_judgement_ends_its_program(fresh: Sandbox) -> None:
     fresh.assert_healthy()
 
 
+def test_what_a_cancelled_judgement_had_queued_does_not_run(fresh: Sandbox, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False), fresh.loop)
+    code = f"import time\nwith open({str(begun)!r}, 'a') as f:\n    f.write(input())\ntime.sleep(15)"
+    tests = [TestCase(stdin="x\n", expected_stdout="")] * 20
+
+    async def main() -> None:
+        judging = sandbox.executor.judge(code, tests, limits=LIMITS, rule=RULE, stop_at_first_failure=False)
+        task = asyncio.create_task(judging)
+        while not begun.exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _ in range(5):
+            assert (await judge(sandbox, "print(7)")).passed
+
+    try:
+        fresh.loop.run_until_complete(asyncio.wait_for(main(), 60))
+        assert begun.read_text() == "x"
+    finally:
+        sandbox.executor.close_now()
+
+
 def test_a_request_larger_than_any_buffer(fresh: Sandbox) -> None:
     data = "x" * 20_000_000
     assert fresh.judge("print(input())", [(data, data)], replace(LIMITS, output_bytes=32 << 20)).passed
@@ -245,6 +269,7 @@ def test_a_daemon_that_cannot_start_is_an_error(fresh: Sandbox, monkeypatch: pyt
 TRAINER = """
 import asyncio, sys, time
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Limits, OutputRule, TestCase
 
 async def main():
@@ -309,6 +334,15 @@ def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: S
     fresh.executor.close_now()
     fresh.assert_healthy()
     assert not Path(scratch).exists()
+
+
+def test_what_was_left_half_removed_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    for name, age_s in {"old": 7200, "new": 60}.items():
+        folder = tmp_path / f"{PREFIX}{name}.0123456789abcdef"
+        (folder / "0" / "worker-0").mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    sweep_abandoned(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PREFIX}new.0123456789abcdef"]
 
 
 def test_a_verdict_is_never_made_of_a_failure(fresh: Sandbox) -> None:

@@ -41,6 +41,7 @@ class Walls:
     def __init__(self, options: dict[str, Any], folder: str):
         self.uid: int | None = options["uid"]
         self.missing: list[str] = []
+        self.own_disk = False
         self._neighbours: int | None = options["neighbours"]
         self._readable, self._folder = [*options["readable"], "/proc"], folder
         self._filter: Filter | None = None
@@ -65,6 +66,7 @@ class Walls:
             self.missing.append(f"mounts stay writable: {error.strerror}")
         try:
             namespaces.mount_scratch(os.path.dirname(self._folder), size, files)
+            self.own_disk = True
         except OSError as error:
             self.missing.append(f"no scratch file system of its own: {error.strerror}")
 
