@@ -201,6 +201,6 @@ def bounds(settings: Settings) -> tuple[Probe, ...]:
         Probe(guarantee="survivors", code=_LEAVES, judge=_judge_survivors),
         Probe(
             guarantee="survivors", code=_LOOKS,
-            judge=lambda outcome: "find files of an earlier run" if outcome.said else "",
+            judge=lambda outcome: "find files of an earlier run" if outcome.listed else "",
         ),
     )  # fmt: skip

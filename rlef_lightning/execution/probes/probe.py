@@ -40,6 +40,14 @@ class Outcome:
             raise ProbeFailedError(f"status {facts.status}, stopped by {facts.stopped}: {cried}")
         return json.loads(facts.stdout)
 
+    @property
+    def listed(self) -> list[str]:
+        """What the program printed, a JSON list of words; raises ProbeFailedError for anything else."""
+        said = self.said
+        if not isinstance(said, list):
+            raise ProbeFailedError(f"it said {said!r}, which is no list")
+        return said
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:

@@ -86,7 +86,7 @@ def _judge_privileges(outcome: Outcome) -> str:
     if not outcome.credentials:
         raise ProbeFailedError("its process was not seen from outside")
     seen = [word for one in outcome.credentials for word in rights(one)]
-    return could(outcome.said, seen)
+    return could(outcome.listed, seen)
 
 
 def rights(status: Mapping[str, str]) -> list[str]:
