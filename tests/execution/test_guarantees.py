@@ -1,4 +1,4 @@
-"""The self-test: each probe fails where nothing stops it, and what it finds is required, refused or reported."""
+"""The self-test: a probe fails where nothing stops it; what it finds is required, refused or reported."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ ENDED = RunFacts(
     stdout=b"", stderr=b"",
 )  # fmt: skip
 NOBODY = {
-    "Uid": "\t60706\t60706\t60706\t60706", "Gid": "\t60706\t60706\t60706\t60706", "Groups": "\t", "CapInh": "\t00",
-    "CapPrm": "\t00", "CapEff": "\t00", "CapAmb": "\t00", "NoNewPrivs": "\t1",
+    "Uid": "\t60706\t60706\t60706\t60706", "Gid": "\t60706\t60706\t60706\t60706", "Groups": "\t",
+    "CapInh": "\t00", "CapPrm": "\t00", "CapEff": "\t00", "CapAmb": "\t00", "NoNewPrivs": "\t1",
 }  # fmt: skip
 
 
@@ -84,13 +84,11 @@ def test_every_guarantee_is_attacked() -> None:
         {"stdout": b"yes"},
         {"stdout": b"{}"},
         {"stdout": b"[[1"},
-        {"stopped": "wall", "stage": "c"},
+        {"stopped": "words that no runner says"},
     ],
     ids=["crash", "killed", "silent", "words", "empty", "torn", "stopped"],
 )
 def test_a_probe_that_fails_proves_nothing(probe: Probe, facts: dict[str, object], decoys: Decoys) -> None:
-    if probe.guarantee == "time" and facts.get("stopped") == "wall":
-        pytest.skip("this is what it is for")
     assert verdict(probe, outcome(decoys, **facts)) != ""
 
 
@@ -104,11 +102,8 @@ def run_bare(probe: Probe, decoys: Decoys, folder: Path) -> RunFacts:
     return replace(ENDED, status=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
 
-BARE = [
-    probe
-    for probe in ALL
-    if probe.guarantee in ("environment", "descriptors", "read_files", "processes", "network")
-]
+WITHOUT_HARM = ("environment", "descriptors", "read_files", "processes", "network")
+BARE = [probe for probe in ALL if probe.guarantee in WITHOUT_HARM]
 
 
 @pytest.mark.parametrize("probe", BARE, ids=lambda probe: probe.guarantee)
@@ -116,7 +111,7 @@ def test_a_probe_sees_that_there_is_no_wall(probe: Probe, decoys: Decoys, tmp_pa
     facts = run_bare(probe, decoys, tmp_path)
     found = verdict(probe, outcome(decoys, **{n: getattr(facts, n) for n in ("status", "stdout", "stderr")}))
     expected = {
-        "environment": "see the variables SECRET",
+        "environment": "SECRET",
         "descriptors": "its probe failed: the kinds of its streams",
         "read_files": "read a file that is open to all",
         "processes": "signal the trainer",
@@ -194,7 +189,7 @@ def test_a_proof_survives_its_journey() -> None:
 
 
 def test_unknown_names_are_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="'netwrok'.*known: time, output"):
+    with pytest.raises(ConfigError, match=r"'netwrok'.*known: time, output"):
         SubprocessExecutor(required=["time", "netwrok"])
     check_names(NAMES)
 
@@ -208,9 +203,7 @@ def test_a_refusal_says_what_was_found_and_what_to_change() -> None:
 @pytest.mark.skipif(not ROOT, reason="only root has rights to give up")
 def test_a_required_guarantee_that_does_not_hold_ends_the_start(loop: asyncio.AbstractEventLoop) -> None:
     executor = SubprocessExecutor(workers=1, drop_user=False, required=["privileges", "time"])
-    with pytest.raises(
-        ExecutorError, match="required guarantees do not hold here: 'privileges'.*act as root"
-    ):
+    with pytest.raises(ExecutorError, match=r"guarantees do not hold here: 'privileges'.*act as root"):
         loop.run_until_complete(executor.start())
     loop.run_until_complete(executor.close())
 
