@@ -12,6 +12,8 @@ from rlef_lightning.execution.worker import room_beside
 
 _SHORT_CPU = replace(LIMITS, cpu_s=0.02)
 _SHORT_WALL = replace(LIMITS, wall_s=0.04)
+_MUCH_MEMORY = replace(LIMITS, memory_bytes=4 << 30)
+"""Nothing of it is used: stacks of threads are address space, whose end would hide a missing limit."""
 _LITTLE_OUTPUT = replace(LIMITS, output_bytes=64 << 10)
 
 
@@ -195,7 +197,10 @@ def bounds(settings: Settings) -> tuple[Probe, ...]:
         Probe(guarantee="memory", code=_MEMORY_CODE, judge=_judge_memory),
         _total_memory(settings),
         Probe(guarantee="process_count", code=_FORKS, judge=partial(_judge_count, what="processes")),
-        Probe(guarantee="process_count", code=_THREADS, judge=partial(_judge_count, what="threads")),
+        Probe(
+            guarantee="process_count", code=_THREADS, judge=partial(_judge_count, what="threads"),
+            limits=_MUCH_MEMORY,
+        ),
         Probe(guarantee="file_size", code=_FILE_SIZE_CODE, judge=_judge_file_size),
         _disk(settings),
         Probe(guarantee="survivors", code=_LEAVES, judge=_judge_survivors),

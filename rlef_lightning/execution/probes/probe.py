@@ -12,7 +12,7 @@ from rlef_lightning.execution.runs import RunFacts
 from rlef_lightning.types import Limits
 
 LIMITS = Limits(
-    cpu_s=10.0, wall_s=30.0, memory_bytes=256 << 20, output_bytes=1 << 20, file_bytes=1 << 20, processes=8
+    cpu_s=10.0, wall_s=10.0, memory_bytes=256 << 20, output_bytes=1 << 20, file_bytes=1 << 20, processes=8
 )
 
 
