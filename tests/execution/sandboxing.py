@@ -77,8 +77,10 @@ class Sandbox:
         return self.executor._connection.pid
 
     def runner(self) -> int:
-        """Process id of one runner: the innermost process of an idle worker."""
-        return next((pid for pid in children(self.daemon) if not children(pid)), 0)
+        """Process id of an idle worker's innermost process, its runner."""
+        found = [pid for pid in children(self.daemon) if not children(pid)]
+        assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
+        return found[0]
 
     def assert_healthy(self) -> None:
         """A good program is accepted, and nothing but the runners lives below the daemon."""
