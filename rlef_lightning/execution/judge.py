@@ -1,74 +1,55 @@
-"""RunFacts of each test -> verdicts -> Report. The order of tests and the order of verdicts live here.
+"""Runs of a solution -> verdicts -> Report. The order of tests and the order of verdicts live here.
 
-Does not start anything: whoever calls passes in how one test is run.
+Does not start anything: whoever calls passes in how one run is made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from rlef_lightning.execution.compare import matches
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult, Verdict
+from rlef_lightning.execution.answers import Answer, answer_of, aside, readable, run_of
+from rlef_lightning.execution.checking import accepts
+from rlef_lightning.execution.executor import STDIO
+from rlef_lightning.execution.runs import Run, RunFacts, Runner
+from rlef_lightning.execution.second_looks import (
+    STRETCH,
+    killed_by_nobody,
+    near_the_time_limit,
+    nearly_full,
+)
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGKILL}
+_OUT_OF_MEMORY = -signal.SIGUSR2
+"""Stands for an uncaught MemoryError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """What the kernel and the trusted runner say about one run; nothing that the program claims.
+class Solution:
+    """What is judged, and by what. Example: Solution(code=b"print(7)", limits=Limits(), rule=OutputRule())"""
 
-    Example: RunFacts(stage="r", status=0, stopped=None, cpu_s=0.01, stdout=b"7\\n", ...)
-    """
-
-    stage: str
-    """How far it came: "c" compiling, "s" does not compile, "m" no memory to compile, "r" was run."""
-    status: int
-    """Exit code, or minus the number of the signal that ended it."""
-    stopped: str | None
-    """The limit for which the runner ended it: "cpu", "wall", "output", "processes"; None: by itself."""
-    cpu_s: float
-    wall_s: float
-    peak_memory_bytes: int
-    strays: int
-    """Processes that outlived the main one, and were killed."""
-    stdout: bytes
-    stderr: bytes
-
-
-Run = Callable[[str], Awaitable[RunFacts]]
-"""Runs the solution on one stdin."""
-
-_OUT_OF_MEMORY = {-signal.SIGUSR2, -signal.SIGKILL}
-"""SIGUSR2 stands for an uncaught MemoryError; a SIGKILL that is not ours is the kernel's, out of memory."""
-_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
+    code: bytes
+    limits: Limits
+    rule: OutputRule
+    interface: Interface = STDIO
 
 
 async def judge_tests(
-    run: Run,
-    tests: Sequence[TestCase],
-    *,
-    limits: Limits,
-    rule: OutputRule,
-    stop_at_first_failure: bool,
-    chars: int,
+    runner: Runner, solution: Solution, tests: Sequence[TestCase], *, stop_at_first_failure: bool, chars: int
 ) -> Report:
     """Runs the tests, all at once or in order up to the first failure; `chars` cuts what is reported."""
-
-    async def result(test: TestCase) -> TestResult:
-        return test_result(await run(test.stdin), test.expected_stdout, limits, rule, chars)
-
+    judgement = Judgement(runner, solution, chars)
     if not stop_at_first_failure:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(result(test)) for test in tests]
+            tasks = [group.create_task(judgement.result(test)) for test in tests]
         return Report(results=tuple(task.result() for task in tasks))
     results: list[TestResult] = []
     for test in tests:
         failed = bool(results) and not results[-1].passed
-        results.append(SKIPPED if failed else await result(test))
+        results.append(SKIPPED if failed else await judgement.result(test))
     return Report(results=tuple(results))
 
 
@@ -77,20 +58,65 @@ SKIPPED = TestResult(
 )
 
 
-def test_result(facts: RunFacts, expected: str, limits: Limits, rule: OutputRule, chars: int) -> TestResult:
-    """One run judged: the head of its output, the tail of its errors."""
-    return TestResult(
-        verdict=verdict(facts, expected, limits, rule),
-        stdout=_readable(facts.stdout[: 4 * chars])[:chars],
-        stderr=_readable(facts.stderr[max(0, len(facts.stderr) - 4 * chars) :])[-chars:],
-        cpu_s=facts.cpu_s,
-        wall_s=facts.wall_s,
-        peak_memory_bytes=facts.peak_memory_bytes,
-    )
+@dataclass(slots=True)
+class Judgement:
+    """One solution on its way through its tests."""
+
+    runner: Runner
+    solution: Solution
+    chars: int
+    _too_slow: bool = False
+    """A time-out near the limit was confirmed; the next ones are believed."""
+    _confirming: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def result(self, test: TestCase) -> TestResult:
+        """One test run and judged: the head of its answer, the tail of its errors."""
+        chars, limits = self.chars, self.solution.limits
+        facts = await self._facts(test)
+        answer = await aside(len(facts.stdout), lambda: answer_of(facts, self.solution.interface))
+        return TestResult(
+            verdict=failure(facts, limits) or await self._opinion(test, answer, len(facts.stdout)),
+            stdout=answer.shown(chars),
+            stderr=readable(facts.stderr[max(0, len(facts.stderr) - 4 * chars) :])[-chars:],
+            cpu_s=facts.cpu_s,
+            wall_s=facts.wall_s,
+            peak_memory_bytes=facts.peak_memory_bytes,
+        )
+
+    async def _facts(self, test: TestCase) -> RunFacts:
+        """Of a run that can be believed; see second_looks.py."""
+        solution, limits = self.solution, self.solution.limits
+        stretched = replace(limits, cpu_s=STRETCH * limits.cpu_s)
+        run = run_of(solution.code, test, stretched, solution.interface)
+        facts = await self.runner(run)
+        if killed_by_nobody(facts, limits):
+            facts = await self.runner(run)
+        if near_the_time_limit(facts, limits):
+            facts = await self._confirmed(run, facts)
+        return facts
+
+    async def _confirmed(self, run: Run, facts: RunFacts) -> RunFacts:
+        """The facts of a second run, alone; those of the first once the solution is known as too slow."""
+        async with self._confirming:
+            if not self._too_slow:
+                facts = await self.runner(replace(run, alone=True))
+                self._too_slow = failure(facts, self.solution.limits) is Verdict.TIME_LIMIT
+        return facts
+
+    async def _opinion(self, test: TestCase, answer: Answer, size: int) -> Verdict:
+        """Of an answer that was given within all limits."""
+        rule = self.solution.rule
+        if rule.checker:
+            text = await aside(size, answer.text)
+            right = text is not None and await accepts(self.runner, rule.checker, test, text)
+        else:
+            size = max(size, len(test.expected_stdout))
+            right = await aside(size, lambda: answer.matches(test.expected_stdout, rule))
+        return Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
 
 
-def verdict(facts: RunFacts, expected: str, limits: Limits, rule: OutputRule) -> Verdict:
-    """The first that applies: output, memory and time limit, run-time and syntax error, wrong, accepted."""
+def failure(facts: RunFacts, limits: Limits) -> Verdict | None:
+    """The first that applies: output, memory, time limit, run-time, syntax error; None: none of them."""
     if facts.stopped == "output":
         return Verdict.OUTPUT_LIMIT
     if ran_out_of_memory(facts, limits):
@@ -101,19 +127,15 @@ def verdict(facts: RunFacts, expected: str, limits: Limits, rule: OutputRule) ->
         return Verdict.SYNTAX_ERROR
     if facts.stopped is not None or facts.status != 0 or facts.stage != "r":
         return Verdict.RUNTIME_ERROR
-    return Verdict.ACCEPTED if matches(facts.stdout, expected, rule) else Verdict.WRONG_ANSWER
+    return None
 
 
 def ran_out_of_memory(facts: RunFacts, limits: Limits) -> bool:
-    """True for an uncaught MemoryError, the kernel's killer, or a crash with the memory nearly used up."""
+    """True for memory over the limit, an uncaught MemoryError, or a crash with the memory nearly used up."""
+    if facts.stopped == "memory":
+        return True
     if facts.stopped is not None or facts.cpu_s > limits.cpu_s:  # the backup limit on CPU kills, too
         return False
-    if facts.stage == "m" or facts.status in _OUT_OF_MEMORY:
+    if facts.stage == "m" or facts.status == _OUT_OF_MEMORY:
         return True
-    return facts.status in _CRASHES and facts.peak_memory_bytes > 0.9 * limits.memory_bytes
-
-
-def _readable(output: bytes) -> str:
-    """Text for people and prompts. Addresses differ from process to process: they would make a run
-    impossible to repeat, and they mean nothing to a reader."""
-    return _ADDRESS.sub(" at 0x...", output.decode(errors="replace"))
+    return facts.status in _CRASHES and nearly_full(facts, limits)

@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlef_lightning.execution.cgroups import Group
 from rlef_lightning.execution.frames import Message, encode, limits_to_json, read_frame
 from rlef_lightning.execution.inside.kernel import children_of, descendants_of
-from rlef_lightning.execution.judge import RunFacts
-from rlef_lightning.execution.settings import Jail
+from rlef_lightning.execution.place import Place
+from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
+from rlef_lightning.execution.settings import Inside, Jail, Settings
 from rlef_lightning.types import Limits
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.runner import main; main()"
@@ -33,23 +34,24 @@ class RunnerLostError(Exception):
 class RunnerLink:
     """A runner that has been launched. Its process ends with `end`, or when the daemon's end closes."""
 
-    def __init__(
-        self, jail: Jail, options: Mapping[str, Any], environment: Mapping[str, str], runners: set[int]
-    ):
-        scratch = options["scratch"]
+    def __init__(self, jail: Jail, place: Place, settings: Settings, runners: set[int]):
+        scratch = place.scratch
         self._log, self._runners = Path(scratch) / "runner.log", runners
         self._socket, theirs = socket.socketpair()
-        runner = [sys.executable, "-s", "-P", "-S", "-c", _BOOT, str(Path(__file__).parent)]
-        argument = json.dumps({**options, "control_fd": theirs.fileno()})
-        command = jail.command([*runner, argument], scratch=scratch, control_fd=theirs.fileno())
+        view = place.view(theirs.fileno())
+        options = {"control_fd": theirs.fileno(), **_options(jail.inside(view), place, settings)}
+        runner = [place.interpreter.python, "-s", "-P", "-S", "-c", _BOOT, place.boot, json.dumps(options)]
+        command = [*_through_gates(place.group), *jail.command(runner, view)]
         with theirs, open(self._log, "wb", opener=private) as log:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], start_new_session=True, env=environment, cwd=scratch,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, pass_fds=[theirs.fileno()], start_new_session=True, env=place.environment,
+                cwd=scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         runners.add(self._process.pid)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._clean = False
+        self.missing: tuple[str, ...] = ()
+        """Walls that the runner could not put up, and why; known once it is clean."""
 
     @property
     def alive(self) -> bool:
@@ -59,14 +61,18 @@ class RunnerLink:
     async def until_clean(self, timeout_s: float) -> None:
         """Waits until the runner takes the next run; raises RunnerLostError."""
         if not self._clean:
-            await self._answer(timeout_s)
+            answer, _ = await self._answer(timeout_s)
+            self.missing = tuple(answer.get("missing", self.missing))
             self._clean = True
 
-    async def run(self, code: bytes, stdin: bytes, limits: Limits, timeout_s: float) -> RunFacts:
+    async def run(
+        self, code: bytes, stdin: bytes, limits: Limits, timeout_s: float, extras: Extras = NO_EXTRAS
+    ) -> RunFacts:
         """One run; raises RunnerLostError when the answer does not come within `timeout_s`."""
         _, writer = await self._connected()
         self._clean = False
-        writer.write(encode({"limits": limits_to_json(limits)}, code, stdin))
+        header = {"limits": limits_to_json(limits), **extras.header}
+        writer.write(encode(header, code, stdin, *extras.contents))
         facts, (stdout, stderr) = await self._answer(timeout_s)
         return RunFacts(**facts, stdout=stdout, stderr=stderr)
 
@@ -97,6 +103,28 @@ class RunnerLink:
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             said = self._log.read_text(errors="replace")[-2000:]
             raise RunnerLostError(f"a runner died; it said: {said!r}") from None
+
+
+def _options(inside: Inside, place: Place, settings: Settings) -> dict[str, Any]:
+    """What the runner is told, see `inside/runner.py` and `inside/walls.py`."""
+    return {
+        "scratch": place.scratch,
+        "uid": place.uid,
+        "packages": place.packages,
+        "namespaces": inside.namespaces,
+        "neighbours": inside.neighbours,
+        "readable": place.view(0).readable,
+        "scratch_bytes": settings.scratch_bytes if inside.mounts else None,
+        "scratch_files": settings.scratch_files,
+    }
+
+
+def _through_gates(group: Group | None) -> list[str]:
+    """The beginning of a command that joins the group before it becomes what follows."""
+    if group is None:
+        return []
+    joining = " && ".join(f"echo 0 > {shlex.quote(gate)}" for gate in group.gates)
+    return ["/bin/sh", "-c", f'{joining} && exec "$@"', "sh"]
 
 
 def private(path: str, flags: int) -> int:

@@ -37,11 +37,11 @@ def sweep_abandoned(parent: str) -> None:
     for folder in Path(parent).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # locked, another user's, or swept by somebody else
             if folder.lstat().st_uid == os.geteuid():
-                _remove_if_free(folder)
+                remove_abandoned(folder)
 
 
-def _remove_if_free(folder: Path) -> None:
-    """Raises OSError when there is no lock or a daemon holds it."""
+def remove_abandoned(folder: Path) -> None:
+    """Removes the folder of a dead daemon; raises OSError when there is no lock or a daemon holds it."""
     lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

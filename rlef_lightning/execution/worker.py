@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
-from rlef_lightning.execution.judge import RunFacts
 from rlef_lightning.execution.link import RunnerLink, RunnerLostError
+from rlef_lightning.execution.place import Place
+from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
 from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Limits
 
 CLEANING_S = 10.0
 """Seconds for a runner to empty its scratch folder; then it is replaced, and what it has not yet removed
 stays in the worker's folder, out of every program's way, until the daemon ends."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where and as whom the programs of one worker run."""
-
-    scratch: str
-    uid: int | None
-    """The programs' own user; None: the daemon's."""
-    home: str | None
-    """PYTHONHOME, when programs cannot read the interpreter's own library."""
-    packages: tuple[str, ...]
-    """Folders to import numpy from; empty: programs have the standard library only."""
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """All that a runner, and with it a program, finds in its environment."""
-        folder = os.path.join(self.scratch, "run")
-        found = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder,
-            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-            "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
-        }  # fmt: skip
-        return {**found, "PYTHONHOME": self.home} if self.home else found
+_RUNNER_BYTES, _RUNNER_PROCESSES = 64 << 20, 8
+"""Room in a worker's control group for the runner and the jail's helper."""
 
 
 class Worker:
@@ -64,19 +41,36 @@ class Worker:
             self._link, self._runs, timeout_s = self._launch(), 0, self._settings.start_timeout_s
         await self._link.until_clean(timeout_s)
 
-    async def run(self, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
+    async def run(self, code: bytes, stdin: bytes, limits: Limits, extras: Extras = NO_EXTRAS) -> RunFacts:
         """Runs a program once; raises RunnerLostError when the sandbox, not the program, failed."""
         try:
             await self.start()
             assert self._link is not None
             self._runs += 1
-            facts = await self._link.run(code, stdin, limits, limits.wall_s + self._settings.grace_s)
+            kills = self._bound(limits)
+            timeout_s = limits.wall_s + self._settings.grace_s
+            facts = await self._link.run(code, stdin, limits, timeout_s, extras)
         except BaseException:  # also when cancelled: the runner is in the middle of something
             await asyncio.shield(self.stop())
             raise
         if not facts.stage:
             raise RunnerLostError(f"a program could not be set up: {facts.stderr.decode(errors='replace')}")
+        if self._place.group is not None and facts.stopped is None and self._place.group.kills() > kills:
+            return replace(facts, stopped="memory")
         return facts
+
+    def _bound(self, limits: Limits) -> int:
+        """Sets the worker's control group to the limits; how often the kernel has killed in it so far."""
+        group = self._place.group
+        if group is None:
+            return 0
+        room = _RUNNER_BYTES + self._settings.scratch_bytes
+        try:
+            group.limit_memory(limits.memory_bytes + room)
+            group.limit_processes(limits.processes + _RUNNER_PROCESSES)
+        except OSError as error:
+            raise RunnerLostError(f"a control group cannot be set: {error}") from None
+        return group.kills()
 
     async def stop(self) -> None:
         """Ends the runner with all that its program started; returns when they are gone."""
@@ -85,6 +79,4 @@ class Worker:
             await link.end()
 
     def _launch(self) -> RunnerLink:
-        place = self._place
-        options = {"scratch": place.scratch, "uid": place.uid, "packages": place.packages}
-        return RunnerLink(self._jail, options, place.environment, self._runners)
+        return RunnerLink(self._jail, self._place, self._settings, self._runners)

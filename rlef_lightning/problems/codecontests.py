@@ -33,8 +33,8 @@ class CodeContests:
     """The paper's data set (RLEF, sec. 3): private tests are the data's private and generated ones.
 
     Dropped, counted and logged are problems without a statement, public tests or private tests, with
-    a statement longer than `max_statement_chars`, with a name seen before, and those that read or
-    write a named file (input_file, output_file): programs here have standard input and output only.
+    a statement longer than `max_statement_chars`, and with a name seen before. Solutions of the few problems
+    with an input_file or output_file read and write those instead of stdin and stdout.
     """
 
     def __init__(
@@ -100,8 +100,6 @@ class CodeContests:
 
     def _reason_to_drop(self, row: dict[str, Any], problem: Problem) -> str | None:
         limit = self._max_statement_chars
-        if row.get("input_file") or row.get("output_file"):
-            return "with file input or output"
         if not problem.statement.strip():
             return "without a statement"
         if not problem.public_tests:

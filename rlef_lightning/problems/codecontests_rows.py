@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from rlef_lightning.errors import DataError
-from rlef_lightning.types import CODECONTESTS_RULE, Limits, Problem, TestCase
+from rlef_lightning.errors import ConfigError, DataError
+from rlef_lightning.types import CODECONTESTS_RULE, Interface, Limits, Problem, TestCase
 
 REQUIRED_COLUMNS = ("name", "description", "public_tests", "private_tests", "generated_tests")
 OPTIONAL_COLUMNS = (
@@ -37,8 +37,18 @@ def read_row(row: dict[str, Any], where: str, *, include_generated: bool) -> Pro
         private_tests=private,
         limits=_limits(row, where),
         rule=CODECONTESTS_RULE,
+        interface=_interface(row, where),
         metadata=_metadata(row, where),
     )
+
+
+def _interface(row: dict[str, Any], where: str) -> Interface:
+    """Files where the data names some; null, absent or empty: stdin and stdout."""
+    names = {name: _text(row, name, where) for name in ("input_file", "output_file") if row.get(name)}
+    try:
+        return Interface(**names)
+    except ConfigError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _text(row: dict[str, Any], field: str, where: str) -> str:

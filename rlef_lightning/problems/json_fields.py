@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from rlef_lightning.errors import DataError
-from rlef_lightning.types import Limits, OutputRule, Problem, TestCase
+from rlef_lightning.errors import ConfigError, DataError
+from rlef_lightning.types import Interface, Limits, OutputRule, Problem, TestCase
 
 _REQUIRED = ("id", "statement", "public_tests", "private_tests")
-_ALL = (*_REQUIRED, "limits", "rule", "metadata")
+_ALL = (*_REQUIRED, "limits", "rule", "interface", "metadata")
 _TEST_FIELDS = ("stdin", "expected_stdout")
 
 
@@ -28,6 +28,7 @@ def read_problem(value: Any, where: str) -> Problem:
         private_tests=_tests(value["private_tests"], "private_tests", where),
         limits=Limits(**_limits(value.get("limits", {}), where)),
         rule=OutputRule(**_rule(value.get("rule", {}), where)),
+        interface=_interface(value.get("interface", {}), where),
         metadata=_metadata(value.get("metadata", {}), where),
     )
 
@@ -58,16 +59,28 @@ def _limits(value: Any, where: str) -> dict[str, Any]:
 
 
 def _rule(value: Any, where: str) -> dict[str, Any]:
-    """Fields of OutputRule: true or false, or a tolerance of at least 0."""
+    """Fields of OutputRule: true or false, a tolerance of at least 0, or the source of a checker."""
     known = {field.name: field.default for field in dataclasses.fields(OutputRule)}
     _check_object(value, "rule", where, allowed=known)
     for name, item in value.items():
         if isinstance(known[name], bool):
             if not isinstance(item, bool):
                 _refuse(where, f"rule.{name}", item, "true or false")
+        elif isinstance(known[name], str):
+            _text(item, f"rule.{name}", where)
         elif not _is_number(item) or item < 0:
             _refuse(where, f"rule.{name}", item, "a number, at least 0")
     return dict(value)
+
+
+def _interface(value: Any, where: str) -> Interface:
+    """Names of files, or of a function."""
+    names = [field.name for field in dataclasses.fields(Interface)]
+    _check_object(value, "interface", where, allowed=names)
+    try:
+        return Interface(**{name: _text(item, f"interface.{name}", where) for name, item in value.items()})
+    except ConfigError as error:
+        raise DataError(f"{where}, field interface: {error}") from None
 
 
 def _metadata(value: Any, where: str) -> dict[str, str]:

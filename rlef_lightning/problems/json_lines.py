@@ -8,11 +8,12 @@ One problem a line, in UTF-8, in a .jsonl or .jsonl.gz file; blank lines are pas
      "private_tests": [{"stdin": "1 1\\n", "expected_stdout": "2\\n"}],
      "limits": {"cpu_s": 2.0},
      "rule": {"ignore_case": true},
+     "interface": {"input_file": "sum.in"},
      "metadata": {"family": "sums"}}
 
-`limits`, `rule` and `metadata` may be left out, as may each of their fields, which are those of
-types.Limits and types.OutputRule with the same defaults. Unknown fields are errors, so that a
-mistyped one cannot go unseen. The fields themselves are checked in json_fields.py.
+`limits`, `rule`, `interface` and `metadata` may be left out, as may each of their fields, which are
+those of types.Limits, types.OutputRule and types.Interface with the same defaults. Unknown fields are
+errors, so that a mistyped one cannot go unseen. The fields themselves are checked in json_fields.py.
 """
 
 from __future__ import annotations
@@ -131,5 +132,6 @@ def _to_json(problem: Problem) -> dict[str, Any]:
         "private_tests": [dataclasses.asdict(test) for test in problem.private_tests],
         "limits": dataclasses.asdict(problem.limits),
         "rule": dataclasses.asdict(problem.rule),
+        "interface": dataclasses.asdict(problem.interface),
         "metadata": dict(problem.metadata),
     }

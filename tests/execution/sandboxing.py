@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlef_lightning.execution import SubprocessExecutor
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase, TestResult
+from rlef_lightning.execution.executor import STDIO
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult
 
 LIMITS = Limits(cpu_s=5.0, wall_s=20.0, memory_bytes=512 << 20)
 RULE = OutputRule()
@@ -44,6 +45,9 @@ class Sandbox:
 
     def __init__(self, executor: SubprocessExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
+        loop.run_until_complete(executor.start())
+        self.idle = len(children(self.daemon))
+        """Processes below an idle daemon: the runner of each worker, and what keeps its jail."""
 
     def judge(
         self,
@@ -52,11 +56,14 @@ class Sandbox:
         limits: Limits = LIMITS,
         rule: OutputRule = RULE,
         stop: bool = False,
+        interface: Interface = STDIO,
     ) -> Report:
         """A report on pairs of stdin and expected output."""
         cases = [TestCase(stdin=stdin, expected_stdout=expected) for stdin, expected in tests]
         return self.loop.run_until_complete(
-            self.executor.judge(code, cases, limits=limits, rule=rule, stop_at_first_failure=stop)
+            self.executor.judge(
+                code, cases, limits=limits, rule=rule, stop_at_first_failure=stop, interface=interface
+            )
         )
 
     def run(self, code: str, stdin: str = "", expected: str = "", limits: Limits = LIMITS) -> TestResult:
@@ -69,10 +76,12 @@ class Sandbox:
         assert self.executor._connection is not None
         return self.executor._connection.process.pid
 
+    def runner(self) -> int:
+        """Process id of one runner: the innermost process of an idle worker."""
+        return next((pid for pid in children(self.daemon) if not children(pid)), 0)
+
     def assert_healthy(self) -> None:
         """A good program is accepted, and nothing but the runners lives below the daemon."""
         code, tests = "a, b = map(int, input().split())\nprint(a + b)", [("3 4\n", "7\n")] * 4
         assert self.judge(code, tests).passed
-        runners = children(self.daemon)
-        assert len(runners) == self.executor.workers
-        assert all(not children(runner) for runner in runners)
+        assert len(children(self.daemon)) == self.idle

@@ -8,16 +8,41 @@ from dataclasses import replace
 
 import pytest
 
-from rlef_lightning.execution.fair import FairLender
-from rlef_lightning.execution.judge import RunFacts, judge_tests, verdict
-from rlef_lightning.execution.judge import test_result as judged
-from rlef_lightning.types import Limits, OutputRule, Report, TestCase, Verdict
+from rlef_lightning.errors import ExecutorError
+from rlef_lightning.execution.judge import Solution, judge_tests
+from rlef_lightning.execution.runs import Run, RunFacts
+from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
 LIMITS = Limits(cpu_s=1.0)
 GOOD = RunFacts(
     stage="r", status=0, stopped=None, cpu_s=0.1, wall_s=0.1, peak_memory_bytes=1 << 20, strays=0,
     stdout=b"7\n", stderr=b"",
 )  # fmt: skip
+
+
+PLAIN = Solution(code=b"", limits=LIMITS, rule=OutputRule())
+
+
+def judge_one(
+    ends: list[RunFacts], test: tuple[str, str] = ("", "7"), solution: Solution = PLAIN, chars: int = 99
+) -> TestResult:
+    """One test, whose runs end like `ends`, one after the other; fails when there are more runs."""
+    return judge_runs(ends, [test], solution, chars)[0].results[0]
+
+
+def judge_runs(
+    ends: list[RunFacts], tests: list[tuple[str, str]], solution: Solution = PLAIN, chars: int = 99
+) -> tuple[Report, list[Run]]:
+    """As `judge_one` for tests in order; also the runs that were asked for."""
+    runs: list[Run] = []
+
+    async def runner(run: Run) -> RunFacts:
+        runs.append(run)
+        return ends[len(runs) - 1]
+
+    cases = [TestCase(stdin=stdin, expected_stdout=expected) for stdin, expected in tests]
+    report = asyncio.run(judge_tests(runner, solution, cases, stop_at_first_failure=False, chars=chars))
+    return report, runs
 
 
 @pytest.mark.parametrize(
@@ -36,7 +61,9 @@ GOOD = RunFacts(
         ({"cpu_s": 2.1, "status": -signal.SIGKILL}, Verdict.TIME_LIMIT),  # the kernel's backup limit
         ({"status": -signal.SIGXCPU}, Verdict.TIME_LIMIT),
         ({"status": -signal.SIGUSR2}, Verdict.MEMORY_LIMIT),
-        ({"status": -signal.SIGKILL}, Verdict.MEMORY_LIMIT),
+        ({"status": -signal.SIGKILL}, Verdict.RUNTIME_ERROR),  # no sign that memory was the reason
+        ({"status": -signal.SIGKILL, "peak_memory_bytes": LIMITS.memory_bytes}, Verdict.MEMORY_LIMIT),
+        ({"stopped": "memory", "status": -signal.SIGKILL}, Verdict.MEMORY_LIMIT),
         ({"stage": "m", "status": 1}, Verdict.MEMORY_LIMIT),
         ({"status": -signal.SIGSEGV, "peak_memory_bytes": LIMITS.memory_bytes}, Verdict.MEMORY_LIMIT),
         ({"stopped": "output", "status": -signal.SIGKILL, "cpu_s": 9.0}, Verdict.OUTPUT_LIMIT),
@@ -44,12 +71,13 @@ GOOD = RunFacts(
     ],
 )
 def test_first_verdict_that_applies(changes: dict[str, object], wanted: Verdict) -> None:
-    assert verdict(replace(GOOD, **changes), "7\n", LIMITS, OutputRule()) is wanted
+    facts = replace(GOOD, **changes)
+    assert judge_one([facts, facts]).verdict is wanted
 
 
 def test_reports_keep_the_head_of_stdout_and_the_tail_of_stderr() -> None:
     facts = replace(GOOD, stdout="é".encode() * 100 + b"\xff", stderr=b"first" + b"x" * 50 + "ü".encode())
-    result = judged(facts, "7", LIMITS, OutputRule(), 10)
+    result = judge_one([facts], chars=10)
     assert result.stdout == "é" * 10
     assert result.stderr == "x" * 9 + "ü"
 
@@ -58,14 +86,12 @@ def judge(outputs: list[bytes], stop: bool) -> tuple[Report, list[str]]:
     """Judges tests 0, 1, ... whose right answer is 7; also the inputs in the order of their runs."""
     order: list[str] = []
 
-    async def run(stdin: str) -> RunFacts:
-        order.append(stdin)
-        return replace(GOOD, stdout=outputs[int(stdin)])
+    async def runner(run: Run) -> RunFacts:
+        order.append(run.stdin.decode())
+        return replace(GOOD, stdout=outputs[int(run.stdin)])
 
     tests = [TestCase(stdin=str(i), expected_stdout="7") for i in range(len(outputs))]
-    report = asyncio.run(
-        judge_tests(run, tests, limits=LIMITS, rule=OutputRule(), stop_at_first_failure=stop, chars=99)
-    )
+    report = asyncio.run(judge_tests(runner, PLAIN, tests, stop_at_first_failure=stop, chars=99))
     return report, order
 
 
@@ -82,36 +108,132 @@ def test_runs_all_tests_otherwise() -> None:
     assert [r.passed for r in report.results] == [True, False, True]
 
 
-def test_a_big_request_does_not_hold_up_a_small_one() -> None:
-    finished: list[str] = []
-
-    async def borrow(lender: FairLender[int], key: str) -> None:
-        async with lender.lend(key):
-            await asyncio.sleep(0.001)
-        finished.append(key)
-
-    async def main() -> None:
-        lender = FairLender(range(2))
-        await asyncio.gather(*(borrow(lender, key) for key in ["big"] * 20 + ["small"]))
-
-    asyncio.run(main())
-    assert finished.index("small") < 5
+SLOW = replace(GOOD, cpu_s=1.05, stdout=b"7")
+FAST = replace(GOOD, cpu_s=0.95, stdout=b"7")
 
 
-def test_a_cancelled_borrower_gives_its_item_back() -> None:
-    async def main() -> None:
-        lender = FairLender([1])
+def test_a_near_time_out_is_confirmed_alone() -> None:
+    report, runs = judge_runs([SLOW, FAST], [("", "7")])
+    assert report.results[0].verdict is Verdict.ACCEPTED
+    assert [run.alone for run in runs] == [False, True]
+    assert judge_one([SLOW, SLOW]).verdict is Verdict.TIME_LIMIT
 
-        async def hold() -> None:
-            async with lender.lend("a"):
-                await asyncio.sleep(60)
 
-        tasks = [asyncio.create_task(hold()) for _ in range(3)]
-        for task in tasks:
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        async with asyncio.timeout(1), lender.lend("b") as item:
-            assert item == 1
+def test_programs_may_run_a_little_beyond_their_limit_so_that_near_ends_are_seen() -> None:
+    _, runs = judge_runs([FAST], [("", "7")])
+    assert runs[0].limits == replace(LIMITS, cpu_s=1.1)
 
-    asyncio.run(main())
+
+def test_a_solution_that_is_too_slow_alone_is_not_confirmed_again() -> None:
+    report, runs = judge_runs([SLOW, SLOW, SLOW, SLOW], [("", "7")] * 3)
+    assert [r.verdict for r in report.results] == [Verdict.TIME_LIMIT] * 3
+    assert sum(run.alone for run in runs) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stopped": "cpu", "cpu_s": 1.11, "status": -signal.SIGKILL},  # still running: no near end
+        {"cpu_s": 1.2},
+        {"stopped": "wall", "cpu_s": 0.1, "wall_s": 10.0, "starved_s": 0.5},  # it slept
+        {"stopped": "wall", "cpu_s": 1.02, "wall_s": 10.0, "starved_s": 8.0},
+        {"stopped": "output", "cpu_s": 1.05},
+    ],
+)
+def test_other_ends_are_believed_at_once(changes: dict[str, object]) -> None:
+    assert not judge_one([replace(GOOD, **changes)]).passed
+
+
+def test_a_program_that_waited_for_a_processor_gets_a_second_run() -> None:
+    starved = replace(GOOD, stopped="wall", cpu_s=0.4, wall_s=10.0, starved_s=5.0)
+    assert judge_one([starved, FAST]).passed
+    assert judge_one([starved, starved]).verdict is Verdict.TIME_LIMIT
+
+
+def test_a_kill_from_outside_gets_a_second_run() -> None:
+    killed = replace(GOOD, status=-signal.SIGKILL)
+    assert judge_one([killed, GOOD]).passed
+    assert judge_one([killed, killed]).verdict is Verdict.RUNTIME_ERROR
+
+
+CHECKED = Solution(code=b"", limits=LIMITS, rule=OutputRule(checker="the checker"))
+
+
+@pytest.mark.parametrize(("status", "wanted"), [(42, Verdict.ACCEPTED), (43, Verdict.WRONG_ANSWER)])
+def test_a_checker_decides(status: int, wanted: Verdict) -> None:
+    report, runs = judge_runs([GOOD, replace(GOOD, status=status)], [("in", "out")], CHECKED)
+    assert report.results[0].verdict is wanted
+    assert report.results[0].stdout == "7\n"
+    assert runs[0].extras.files == {}
+    assert runs[1].code == b"the checker"
+    assert runs[1].stdin == b"7\n"
+    assert runs[1].extras.arguments == ("input", "answer", "feedback/")
+    assert runs[1].extras.files == {"input": b"in", "answer": b"out", "feedback/": b""}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"status": 0}, {"status": 1}, {"status": 42, "stopped": "wall"}, {"stage": "s", "status": 42}]
+)
+def test_a_checker_that_fails_is_no_verdict(changes: dict[str, object]) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        judge_one([GOOD, replace(GOOD, **changes)], solution=CHECKED)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ExecutorError)
+    assert "rule.checker" in str(error)
+
+
+def test_a_failed_program_is_not_checked() -> None:
+    assert judge_one([replace(GOOD, status=1)], solution=CHECKED).verdict is Verdict.RUNTIME_ERROR
+
+
+FUNCTION = Solution(code=b"", limits=LIMITS, rule=OutputRule(), interface=Interface(function="f"))
+
+
+def test_a_function_gets_its_arguments_and_gives_its_value() -> None:
+    facts = replace(GOOD, stdout=b'["tuple",1,"a"]')
+    report, runs = judge_runs([facts], [("([1], {'k': None})", "(1, 'a')")], FUNCTION)
+    assert report.results[0].verdict is Verdict.ACCEPTED
+    assert report.results[0].stdout == "(1, 'a')"
+    assert runs[0].stdin == b'["tuple",["list",1],["dict","k",null]]'
+    assert runs[0].extras.function == "f"
+
+
+@pytest.mark.parametrize(
+    ("test", "field"),
+    [(("3", "3"), "stdin"), (("(x,)", "3"), "stdin"), (("(3,)", "f(3)"), "expected_stdout")],
+)
+def test_a_test_without_literals_is_no_verdict(test: tuple[str, str], field: str) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        judge_one([replace(GOOD, stdout=b"3")], test, FUNCTION)
+    assert field in str(caught.value.exceptions[0])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"7 7",
+        b"[[7]]",
+        b'["int"]',
+        b'["dict",1]',
+        b"[" * 5000,
+        b'["set",["list"]]',
+        b"\xff",
+    ],
+)
+def test_a_malformed_value_is_wrong(sent: bytes) -> None:
+    for expected in ("7", "{7}", "{7: 7}", "[7]", "'7'", "b'7'"):
+        assert judge_one([replace(GOOD, stdout=sent)], ("()", expected), FUNCTION).verdict is (
+            Verdict.WRONG_ANSWER
+        )
+
+
+def test_files_take_the_place_of_the_streams() -> None:
+    files = replace(PLAIN, interface=Interface(input_file="a.in", output_file="a.out"))
+    report, runs = judge_runs([GOOD], [("3", "7")], files)
+    assert report.passed
+    assert runs[0].stdin == b""
+    assert runs[0].extras.files == {"a.in": b"3"}
+    assert runs[0].extras.output_file == "a.out"

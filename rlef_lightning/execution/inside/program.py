@@ -19,32 +19,57 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .kernel import OPEN_FILES
-from .walls import confine
+from .values import decode, encode
+from .walls import Walls
 
 FILE_NAME = "solution.py"
+STATUS, VALUE = 3, 4
+"""Descriptors of the two pipes in the program's process, the second only where a function is called."""
 SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
 """How the bootstrap says "uncaught MemoryError". A program may fake it; that only renames its failure."""
 
 
 class Job:
-    """One program with its input, the limits of the run, and the user that it runs as."""
+    """One program with its input, the limits of the run, and the walls around it.
 
-    def __init__(self, header: dict[str, Any], code: bytes, stdin: bytes, folder: str, uid: int | None):
+    `files` (their contents follow stdin), `arguments`, `output_file` and `function` of the header are
+    optional. A function's arguments, encoded, stand in the place of stdin, which is then empty.
+    """
+
+    def __init__(
+        self,
+        header: dict[str, Any],
+        code: bytes,
+        stdin: bytes,
+        folder: str,
+        walls: Walls,
+        contents: Sequence[bytes] = (),
+    ):
         self.limits: dict[str, Any] = header["limits"]
         self.code = code.decode("utf-8", "surrogatepass")
-        self.stdin, self.folder, self.uid = stdin, folder, uid
+        self.folder, self.walls, self.uid = folder, walls, walls.uid
+        self.files = list(zip(header.get("files", ()), contents, strict=True))
+        self.arguments: list[str] = header.get("arguments", [])
+        self.output_file: str = header.get("output_file", "")
+        self.function: str = header.get("function", "")
+        self.call, self.stdin = (stdin, b"") if self.function else (b"", stdin)
 
 
-def program_process(job: Job, fds: tuple[int, int, int], status: int) -> NoReturn:
-    """What the forked process does until its end; never returns into the runner's loop."""
+def program_process(job: Job, fds: tuple[int, int, int], *pipes: int) -> NoReturn:
+    """What the forked process does until its end; never returns into the runner's loop.
+
+    `pipes` are the write ends for the status and, where a function is called, for its value.
+    """
     code = 1
     try:
-        status = become_program(fds, status, job.folder)
-        confine(job.limits, job.uid)
-        code = execute(job.code, job.folder, status)
+        job.walls.enclose()
+        become_program(fds, pipes, job.folder)
+        job.walls.confine(job.limits)
+        code = execute(job)
         threading._shutdown()  # type: ignore[attr-defined]  # joins threads, as at the interpreter's end
         atexit._run_exitfuncs()
     except SystemExit as error:
@@ -58,28 +83,31 @@ def program_process(job: Job, fds: tuple[int, int, int], status: int) -> NoRetur
         os._exit(code)
 
 
-def become_program(fds: tuple[int, int, int], status: int, folder: str) -> int:
-    """Own session, the three streams, no other descriptor but the status pipe (moved to 3)."""
+def become_program(fds: tuple[int, int, int], pipes: Sequence[int], folder: str) -> None:
+    """Own session, the three streams, no other descriptor but the pipes (moved to STATUS and VALUE)."""
     os.setsid()
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (*fds, status)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (*fds, *pipes)]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=target < 3)
-    os.closerange(4, OPEN_FILES)  # the runner cannot have others: this is its own limit
+    os.closerange(len(high), OPEN_FILES)  # the runner cannot have others: this is its own limit
     os.chdir(folder)
-    return 3
 
 
-def fresh_interpreter(folder: str, code: str) -> dict[str, Any]:
-    """Makes the forked interpreter look newly started; returns the namespace of its `__main__`."""
+def fresh_interpreter(job: Job) -> dict[str, Any]:
+    """Makes the forked interpreter look newly started; returns the namespace of the program.
+
+    A program is `__main__`; one whose function is called has been imported: what stands behind
+    `if __name__ == "__main__"` is not its answer.
+    """
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]
-    sys.argv[:] = sys.orig_argv[:] = [FILE_NAME]
-    sys.path.insert(0, folder)
+    sys.argv[:] = sys.orig_argv[:] = [FILE_NAME, *job.arguments]
+    sys.path.insert(0, job.folder)
     random.seed(0)  # the same program gets the same verdict each time
-    linecache.cache[FILE_NAME] = (len(code), None, code.splitlines(True), FILE_NAME)
-    main = types.ModuleType("__main__")
+    linecache.cache[FILE_NAME] = (len(job.code), None, job.code.splitlines(True), FILE_NAME)
+    main = types.ModuleType("solution" if job.function else "__main__")
     main.__dict__.update(__file__=FILE_NAME, __builtins__=builtins, __annotations__={})
-    sys.modules["__main__"] = main
+    sys.modules[main.__name__] = sys.modules["__main__"] = main
     gc.enable()
     return main.__dict__
 
@@ -108,33 +136,54 @@ def raw(fd: int, mode: str) -> io.FileIO:
     return file
 
 
-def execute(code: str, folder: str, status: int) -> int:
-    """Compiles and runs the program; returns its exit code. Bytes on `status` tell how far it came.
+def execute(job: Job) -> int:
+    """Compiles and runs the program; returns its exit code. Bytes on STATUS tell how far it came.
 
     c = ready to compile, s = does not compile, m = no memory to compile, r = about to run. The pipe
     is closed before the program's first statement, so the program cannot write there.
     """
-    namespace = fresh_interpreter(folder, code)
-    os.write(status, b"c")
+    namespace = fresh_interpreter(job)
+    os.write(STATUS, b"c")
     try:
-        program = compile(code, FILE_NAME, "exec", dont_inherit=True)
+        program = compile(job.code, FILE_NAME, "exec", dont_inherit=True)
     except MemoryError:
-        os.write(status, b"m")
+        os.write(STATUS, b"m")
         return 1
     except BaseException as error:
-        os.write(status, b"s")
+        os.write(STATUS, b"s")
         sys.stderr.write("".join(traceback.format_exception_only(error)))
         return 1
-    os.write(status, b"r")
-    os.close(status)
+    os.write(STATUS, b"r")
+    os.close(STATUS)
     try:
+        arguments = decode(job.call) if job.function else ()
         exec(program, namespace)
+        if job.function:
+            send_value(function_of(namespace, job.function)(*arguments))
     except SystemExit as error:
         return exit_code(error.code)
     except BaseException as error:
         report_uncaught(error)
         return 1
     return 0
+
+
+def function_of(namespace: dict[str, Any], name: str) -> Any:
+    """The function that the solution should define; without it the call fails as it would in Python."""
+    if name not in namespace:
+        raise NameError(f"name {name!r} is not defined")
+    return namespace[name]
+
+
+def send_value(value: object) -> None:
+    """Writes the function's value to its pipe.
+
+    The program could write there as well: it would only give another answer of its own.
+    """
+    view = memoryview(encode(value))
+    while view:
+        view = view[os.write(VALUE, view) :]
+    os.close(VALUE)
 
 
 def exit_code(value: object) -> int:

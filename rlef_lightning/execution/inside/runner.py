@@ -5,8 +5,8 @@ library only, so that a jail shows it nothing else; see `link.py` for its comman
 expected outputs and does not judge: it says what the kernel said (wait status, clocks, memory) and
 hands back the bytes that the program printed. The program's process never holds the control socket.
 
-    <- {"limits": {...}} + code + stdin
-    -> {"stage", "status", "stopped", "cpu_s", "wall_s", "peak_memory_bytes", "strays"} + stdout + stderr
+    <- {"limits": {...}} + code + stdin, and what else `Job` takes
+    -> the facts (see `watch.facts`) + the answer (stdout, an output file or a function's value) + stderr
     -> {"clean": true}, also once at the start: the scratch folder is empty, the next job may come
 """
 
@@ -24,9 +24,11 @@ import sys
 import threading
 from typing import Any
 
+from . import namespaces
 from .folders import empty_folder
 from .kernel import OPEN_FILES, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, lower, prctl, sealed_stdin
 from .program import Job, replace_streams
+from .walls import Walls
 from .watch import READ_BYTES, run
 
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
@@ -36,42 +38,57 @@ PRELOADED = """
     heapq io itertools json linecache math operator os random re string sys threading time traceback types
     typing
 """
+PROGRAM_ENVIRONMENT = {
+    "PATH", "LANG", "HOME", "TMPDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+}  # fmt: skip
 THREAD_STACK_BYTES = 8 << 20
 
 
 def main() -> None:
     """Entry point; arguments: the folder above this one, and JSON.
 
-    The JSON names control_fd, scratch (a folder), uid (null: no change of user) and packages (folders).
+    The JSON names control_fd, scratch (a folder), packages (folders), namespaces (whether to make some),
+    and what `Walls` needs.
     """
     sys.path.remove(sys.argv[1])  # programs shall not import from there
     options = json.loads(sys.argv[2])
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
     control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(options["control_fd"])
+    own_users, missing = namespaces.enter() if options["namespaces"] else (False, "")
+    if own_users:
+        options["neighbours"] = namespaces.NEIGHBOURS
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # when memory runs out, this process and its programs go before the trainer
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         raise RuntimeError("this kernel does not list /proc/<pid>/task/<tid>/children")
     warm_up(options)
-    empty_folder(os.path.join(options["scratch"], "run"), options["uid"])
-    send(control, {"clean": True})
+    folder = os.path.join(options["scratch"], "disk", "run")
+    walls = Walls(options, folder)
+    walls.missing += [missing] if missing else []
+    prepare_folder(folder, walls)
+    send(control, {"clean": True, "missing": walls.missing})
     with contextlib.suppress(EOFError, ConnectionError):
-        serve(control, options)
+        serve(control, folder, walls)
 
 
-def serve(control: int, options: dict[str, Any]) -> None:
+def serve(control: int, folder: str, walls: Walls) -> None:
     """Answers jobs until the daemon closes the socket."""
-    folder = os.path.join(options["scratch"], "run")
     while True:
-        header, (code, stdin) = receive(control)
-        job = Job(header, code, stdin, folder, options["uid"])
+        header, (code, stdin, *contents) = receive(control)
+        job = Job(header, code, stdin, folder, walls, contents)
         result, stdout, stderr = run(job, control)
         send(control, result, stdout, stderr)
-        empty_folder(folder, options["uid"])  # may take long, which must not count against the run
+        prepare_folder(folder, walls)  # may take long, which must not count against the run
         send(control, {"clean": True})
+
+
+def prepare_folder(folder: str, walls: Walls) -> None:
+    """Empties the scratch folder, and lets programs into it when it is a new one."""
+    if empty_folder(folder, walls.uid):
+        walls.surround()
 
 
 def warm_up(options: dict[str, Any]) -> None:
@@ -82,6 +99,8 @@ def warm_up(options: dict[str, Any]) -> None:
     for name in ("exit", "quit"):
         setattr(builtins, name, site.Quitter(name, "Ctrl-D (i.e. EOF)"))
     prepare_streams()
+    for name in set(os.environ) - PROGRAM_ENVIRONMENT:
+        del os.environ[name]  # what the jail or the shell has added
     if options["packages"]:
         sys.path += options["packages"]
         importlib.import_module("numpy")

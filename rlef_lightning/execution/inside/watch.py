@@ -8,11 +8,14 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .files import put_files, read_answer
 from .kernel import cpu_seconds, descendants_of, output_pipe, sealed_stdin, waited_cpu_seconds
+from .memory import memory_beyond, waited_for_cpu_seconds
 from .program import Job, program_process
+from .values import VALUE_BYTES
 
 READ_BYTES = 256 << 10
 FIRST_TICK_S, LAST_TICK_S = 0.005, 0.05
@@ -20,14 +23,16 @@ FIRST_TICK_S, LAST_TICK_S = 0.005, 0.05
 
 
 def run(job: Job, control: int) -> tuple[dict[str, Any], bytes, bytes]:
-    """Runs one program to its end: (facts, stdout, stderr)."""
-    pipes = [output_pipe(job.uid) for _ in range(3)]
-    readers, (out, err, status) = zip(*pipes, strict=True)
+    """Runs one program to its end: (facts, answer, stderr)."""
+    if job.files:
+        put_files(job.folder, job.files, job.uid)
+    pipes = [output_pipe(job.uid) for _ in range(4 if job.function else 3)]
+    readers, writers = zip(*pipes, strict=True)
     stdin = sealed_stdin(job.stdin)
     pid = os.fork()
     if pid == 0:
-        program_process(job, (stdin, out, err), status)
-    for fd in (stdin, out, err, status):
+        program_process(job, (stdin, *writers[:2]), *writers[2:])
+    for fd in (stdin, *writers):
         os.close(fd)
     watch = Watch(pid, job, readers, control)
     try:
@@ -37,7 +42,8 @@ def run(job: Job, control: int) -> tuple[dict[str, Any], bytes, bytes]:
         ended = kill_and_reap(pid)
     try:
         watch.drain()
-        return facts(watch, wall_s, *ended), bytes(watch.streams[watch.out]), bytes(watch.streams[watch.err])
+        answer = watch.answer()
+        return facts(watch, wall_s, *ended), answer, bytes(watch.streams[watch.err])
     finally:
         for fd in (*readers, watch.pidfd):
             os.close(fd)
@@ -58,26 +64,30 @@ def facts(
         "stopped": watch.stopped,
         "cpu_s": sum(one.ru_utime + one.ru_stime for one in every),
         "wall_s": wall_s,
-        "peak_memory_bytes": max(one.ru_maxrss for one in every) * 1024,
+        "peak_memory_bytes": max(watch.memory_bytes, *(one.ru_maxrss * 1024 for one in every)),
         "strays": len(strays),
+        "starved_s": watch.starved_s,
     }
 
 
 class Watch:
     """One running program: its streams and clocks, until it ends or breaks a limit."""
 
-    def __init__(self, pid: int, job: Job, readers: tuple[int, int, int], control: int):
-        self.pid, self.limits, self.control = pid, job.limits, control
+    def __init__(self, pid: int, job: Job, readers: Sequence[int], control: int):
+        self.pid, self.job, self.limits, self.control = pid, job, job.limits, control
         self.pidfd = os.pidfd_open(pid)
         self.streams = {fd: bytearray() for fd in readers}
         self.open_streams = list(readers)
-        self.out, self.err, self.status = readers
+        self.out, self.err, self.status, *value = readers
+        self.value = value[0] if value else None
         self.stopped: str | None = None
+        self.memory_bytes = 0
+        self.starved_s = 0.0
         self.started = time.monotonic()
         self.tick_s = FIRST_TICK_S
         self.next_check = self.started + min(FIRST_TICK_S, self.limits["cpu_s"])
         self.poll = select.poll()
-        for fd in (self.out, self.err, self.pidfd):  # the status pipe is read at the end
+        for fd in (self.out, self.err, self.pidfd, *value):  # the status pipe is read at the end
             self.poll.register(fd, select.POLLIN)
         self.poll.register(control, select.POLLRDHUP)
 
@@ -95,7 +105,7 @@ class Watch:
                 self.check_clocks()
 
     def check_clocks(self) -> None:
-        """Sets `stopped` when the program and its processes have used up a clock, or are too many."""
+        """Sets `stopped` when the program's processes have used up a clock or the memory, or are too many."""
         below = descendants_of(os.getpid())  # the program, and what it detached: all that is below us
         cpu_s = sum(cpu_seconds(pid) + waited_cpu_seconds(pid) for pid in below)
         now = time.monotonic()
@@ -103,8 +113,11 @@ class Watch:
             self.stopped = "cpu"
         elif now - self.started > self.limits["wall_s"]:
             self.stopped = "wall"
+            self.starved_s = sum(map(waited_for_cpu_seconds, below))
         elif len(below) > self.limits["processes"]:
             self.stopped = "processes"
+        elif held := memory_beyond(below, self.limits["memory_bytes"], self.job.uid):
+            self.stopped, self.memory_bytes = "memory", held
         self.tick_s = min(2 * self.tick_s, LAST_TICK_S)
         self.next_check = now + min(self.tick_s, max(0.0, self.limits["cpu_s"] - cpu_s))
 
@@ -127,16 +140,30 @@ class Watch:
 
     def keep(self, fd: int, data: bytes) -> None:
         """Adds to what was printed, up to the output limit."""
-        kept = self.streams[fd]
+        kept, limit = self.streams[fd], self.limits["output_bytes"]
+        if fd == self.value:
+            limit = min(limit, VALUE_BYTES)
         kept += data
-        if len(kept) > self.limits["output_bytes"]:
+        if len(kept) > limit:
             self.stopped = "output"  # comes before a time limit
-            del kept[self.limits["output_bytes"] :]
+            del kept[limit:]
 
     def drain(self) -> None:
         """Reads what is left in the streams once every writer is dead."""
         while self.open_streams and self.collect(list(self.open_streams)):
             pass
+
+    def answer(self) -> bytes:
+        """What the dead program gave as its answer, from wherever it had to put it."""
+        if self.value is not None:
+            return bytes(self.streams[self.value])
+        if not self.job.output_file:
+            return bytes(self.streams[self.out])
+        limit = self.limits["output_bytes"]
+        data = read_answer(self.job.folder, self.job.output_file, self.job.uid, limit)
+        if len(data) > limit:
+            self.stopped = "output"
+        return data[:limit]
 
 
 def kill_and_reap(main: int) -> tuple[int, resource.struct_rusage, list[resource.struct_rusage]]:

@@ -12,7 +12,7 @@ import pytest
 
 from rlef_lightning.errors import ConfigError, DataError
 from rlef_lightning.problems import CodeContests, ProblemSource
-from rlef_lightning.types import CODECONTESTS_RULE, Limits, TestCase
+from rlef_lightning.types import CODECONTESTS_RULE, Interface, Limits, TestCase
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "codecontests_dev.parquet"
 
@@ -91,8 +91,6 @@ def test_unusable_problems_are_dropped_and_counted(tmp_path: Path, caplog: pytes
         row("no public", public_tests=column_of()),
         row("no private", private_tests=column_of(), generated_tests=column_of()),
         row("generated only", private_tests=column_of()),
-        row("reads a file", input_file="in.txt"),
-        row("writes a file", output_file="out.txt"),
         row("blank", description=" "),
         row("long", description="x" * 101),
     )
@@ -100,7 +98,6 @@ def test_unusable_problems_are_dropped_and_counted(tmp_path: Path, caplog: pytes
         problems = load(path, max_statement_chars=100)
     assert [problem.id for problem in problems] == ["kept", "generated only"]
     for reason in (
-        "2 with file input or output",
         "1 with a statement over 100 characters",
         "1 with a name seen before",
         "1 without a statement",
@@ -193,9 +190,23 @@ def test_a_torn_page_is_a_data_error(tmp_path: Path) -> None:
         load(path)
 
 
+def test_named_files_are_the_interface(tmp_path: Path) -> None:
+    rows = (row("a"), row("b", input_file="in.txt", output_file=None), row("c", output_file="out.txt"))
+    plain, reads, writes = load(write(tmp_path / "a.parquet", *rows))
+    assert plain.interface == Interface()
+    assert reads.interface == Interface(input_file="in.txt")
+    assert writes.interface == Interface(output_file="out.txt")
+
+
+def test_a_path_is_no_name_of_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", row(), row("b", input_file="../in.txt"))
+    with pytest.raises(DataError, match=r"a.parquet, row 1: .*'../in.txt'; needed: a name without folders"):
+        load(path)
+
+
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", row(public_tests=column_of()), row("b", input_file="x"))
-    with pytest.raises(DataError, match=r"no usable problem.*init_args.train.*1 with file input"):
+    path = write(tmp_path / "a.parquet", row(public_tests=column_of()), row("b", description=" "))
+    with pytest.raises(DataError, match=r"no usable problem.*init_args.train.*1 without a statement"):
         load(path)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rlef_lightning.errors import ConfigError, DataError
 from rlef_lightning.problems import JsonLines, ProblemSource, read_json_lines, write_json_lines
-from rlef_lightning.types import Limits, OutputRule, Problem, TestCase
+from rlef_lightning.types import Interface, Limits, OutputRule, Problem, TestCase
 
 any_text = st.text(st.characters())
 positive = st.floats(1e-3, 1e6)
@@ -30,7 +30,10 @@ problems_strategy = st.lists(
         public_tests=tests,
         private_tests=tests,
         limits=st.builds(Limits, cpu_s=positive, wall_s=positive, memory_bytes=st.integers(1, 1 << 40)),
-        rule=st.builds(OutputRule, ignore_case=st.booleans(), absolute_tolerance=st.floats(0, 1)),
+        rule=st.builds(
+            OutputRule, ignore_case=st.booleans(), absolute_tolerance=st.floats(0, 1), checker=any_text
+        ),
+        interface=st.builds(Interface, function=st.text()) | st.builds(Interface, output_file=st.just("a")),
         metadata=st.dictionaries(st.text(), st.text(), max_size=2),
     ),
     max_size=3,
@@ -100,6 +103,11 @@ def test_part_of_limits_and_rule_may_be_given(tmp_path: Path) -> None:
         (line(limits={"cpu_s": float("inf")}), "field limits.cpu_s: found Infinity"),
         (line(rule={"ignore_case": 1}), "field rule.ignore_case: found 1; expected true or false"),
         (line(rule={"absolute_tolerance": -1}), "field rule.absolute_tolerance: found -1; expected a number"),
+        (line(rule={"checker": 1}), "field rule.checker: found 1; expected text"),
+        (line(interface={"function": 1}), "field interface.function: found 1; expected text"),
+        (line(interface={"file": "a"}), "interface: unknown field 'file'; expected: input_file, output_file"),
+        (line(interface={"input_file": "a/b"}), "field interface: .*'a/b'; needed: a name without folders"),
+        (line(interface={"input_file": "a", "function": "f"}), "field interface: .*it can have either"),
         (line(metadata=[]), r"field metadata: found \[\]"),
         (line(metadata={"rating": 800}), "field metadata.rating: found 800; expected text"),
     ],
