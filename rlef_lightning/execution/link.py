@@ -97,7 +97,8 @@ class RunnerLink:
     async def _answer(self, timeout_s: float) -> tuple[Message, list[bytes]]:
         reader, _ = await self._connected()
         try:
-            return await asyncio.wait_for(read_frame(reader), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for would need a task and two turns of the loop
+                return await read_frame(reader)
         except TimeoutError:
             raise RunnerLostError(f"a runner did not answer within {timeout_s:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
