@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,8 +47,8 @@ class Sandbox:
     def __init__(self, executor: SubprocessExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
-        self.idle = len(children(self.daemon))
-        """Processes below an idle daemon: the runner of each worker, and what keeps its jail."""
+        self.idle = self._count_at_rest()
+        """Processes below an idle daemon: each worker's runner and spare process, and what keeps its jail."""
 
     def judge(
         self,
@@ -77,11 +78,31 @@ class Sandbox:
         return self.executor._connection.process.pid
 
     def runner(self) -> int:
-        """Process id of one runner: the innermost process of an idle worker."""
-        return next((pid for pid in children(self.daemon) if not children(pid)), 0)
+        """Process id of one runner: all that is below it is one process, the spare or the program."""
+        return next((pid for pid in children(self.daemon) if len(children(pid)) == 1), 0)
+
+    def _count_at_rest(self) -> int:
+        """Processes below the daemon once their number has stayed the same for a while."""
+        count, looks = -1, 0
+        while looks < 20:
+            before, count = count, len(children(self.daemon))
+            looks = looks + 1 if count == before else 0
+            time.sleep(0.01)
+        return count
+
+    def at_rest(self) -> bool:
+        """True once the daemon has below it what it has when idle; False when that does not come about.
+
+        A runner forks its next process after it has reported the last run.
+        """
+        for _ in range(500):
+            if len(children(self.daemon)) == self.idle:
+                return True
+            time.sleep(0.01)
+        return False
 
     def assert_healthy(self) -> None:
         """A good program is accepted, and nothing but the runners lives below the daemon."""
         code, tests = "a, b = map(int, input().split())\nprint(a + b)", [("3 4\n", "7\n")] * 4
         assert self.judge(code, tests).passed
-        assert len(children(self.daemon)) == self.idle
+        assert self.at_rest()
