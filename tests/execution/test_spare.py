@@ -68,3 +68,32 @@ def test_limits_hold_for_the_run_and_not_for_the_process(fresh: Sandbox) -> None
     for size in (256 << 20, 512 << 20, 256 << 20):
         limits = replace(LIMITS, memory_bytes=size)
         assert fresh.run(code, expected=str(size), limits=limits).passed
+
+
+def test_a_program_that_forks_finds_the_library_as_after_any_fork(fresh: Sandbox) -> None:
+    code = """
+import os, random, threading
+before = random.getstate()
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+if os.fork() == 0:
+    same = random.getstate() == before  # the library gives each copy a seed of its own
+    print(same, threading.active_count(), flush=True)
+    os._exit(0)
+os.wait()
+print(threading.main_thread().native_id == os.getpid(), random.getstate() == before, threading.active_count())
+"""
+    assert fresh.run(code, expected="False 1\nTrue True 2\n").passed
+
+
+def test_a_program_may_register_hooks_of_its_own(fresh: Sandbox) -> None:
+    code = """
+import os
+say = lambda text: lambda: print(text, flush=True)
+os.register_at_fork(before=say("before"), after_in_child=say("child"))
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+print(os.register_at_fork.__module__)
+"""
+    assert fresh.run(code, expected="before\nchild\nposix\n").passed

@@ -23,6 +23,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from . import hooks
 from .kernel import OPEN_FILES
 from .values import decode, encode
 from .walls import Walls
@@ -119,6 +120,8 @@ def become_program(fds: Sequence[int], folder: str) -> None:
 
 def fresh_interpreter(folder: str) -> None:
     """Makes the forked interpreter look newly started."""
+    hooks.release()
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the runner's
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]
     sys.path.insert(0, folder)
