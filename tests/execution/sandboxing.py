@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,14 +41,24 @@ def alive(pid: int) -> bool:
         return False
 
 
+def count_at_rest(daemon: int) -> int:
+    """Processes below the daemon once their number has stayed the same for a while."""
+    count, looks = -1, 0
+    while looks < 20:
+        before, count = count, len(children(daemon))
+        looks = looks + 1 if count == before else 0
+        time.sleep(0.01)
+    return count
+
+
 class Sandbox:
     """An executor with its event loop, for tests that are plain functions."""
 
     def __init__(self, executor: SubprocessExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
-        self.idle = len(children(self.daemon))
-        """Processes below an idle daemon: the runner of each worker, and what keeps its jail."""
+        self.idle = count_at_rest(self.daemon)
+        """Processes below an idle daemon: each worker's runner and spare process, and what keeps its jail."""
 
     def judge(
         self,
@@ -77,13 +88,24 @@ class Sandbox:
         return self.executor._connection.pid
 
     def runner(self) -> int:
-        """Process id of an idle worker's innermost process, its runner."""
-        found = [pid for pid in children(self.daemon) if not children(pid)]
+        """Process id of one runner: all that is below it is one process, the spare or the program."""
+        found = [pid for pid in children(self.daemon) if len(children(pid)) == 1]
         assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
         return found[0]
+
+    def at_rest(self) -> bool:
+        """True once the daemon has below it what it has when idle; False when that does not come about.
+
+        A runner forks its next process after it has reported the last run.
+        """
+        for _ in range(500):
+            if len(children(self.daemon)) == self.idle:
+                return True
+            time.sleep(0.01)
+        return False
 
     def assert_healthy(self) -> None:
         """A good program is accepted, and nothing but the runners lives below the daemon."""
         code, tests = "a, b = map(int, input().split())\nprint(a + b)", [("3 4\n", "7\n")] * 4
         assert self.judge(code, tests).passed
-        assert len(children(self.daemon)) == self.idle
+        assert self.at_rest()
