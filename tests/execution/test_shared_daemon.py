@@ -122,7 +122,7 @@ def test_a_killed_rank_takes_its_runs_along_and_nothing_else(start: Start) -> No
     assert other.do("judge", *SEVEN) == ACCEPTED  # both workers were taken, for 40 s
     assert other.do("start")["daemon"] == daemon
     assert until(lambda: not any(alive(pid) for pid in before))  # the runners, too, were in the middle of it
-    assert until(lambda: len(children(daemon)) == 4)  # what was queued does not run
+    assert until(lambda: len(children(daemon)) <= 4)  # what was queued does not run
 
 
 def test_a_killed_rank_is_missed_although_a_forked_process_holds_its_socket(start: Start) -> None:
