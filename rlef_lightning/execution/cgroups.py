@@ -41,6 +41,8 @@ class Group:
         self._folders = list(dict.fromkeys((memory, pids)))
         self._memory, self._pids, self._files = memory, pids, files
         self._limit: int | None = None
+        self._processes: int | None = None
+        self._kills_fd = -1
 
     @staticmethod
     def make(index: int) -> Group | None:
@@ -70,18 +72,25 @@ class Group:
 
     def limit_processes(self, count: int) -> None:
         """Processes and threads. Raises OSError."""
-        (self._pids / "pids.max").write_text(str(count))
+        if count != self._processes:
+            (self._pids / "pids.max").write_text(str(count))
+            self._processes = count
 
     def kills(self) -> int:
         """How often the kernel has killed a process of the group for its memory."""
         with contextlib.suppress(OSError):
-            for line in (self._memory / self._files.kills).read_text().splitlines():
-                if line.startswith("oom_kill "):
+            if self._kills_fd < 0:  # asked for around every run: opening it anew costs ten times the reading
+                self._kills_fd = os.open(self._memory / self._files.kills, os.O_RDONLY | os.O_CLOEXEC)
+            for line in os.pread(self._kills_fd, 4096, 0).splitlines():
+                if line.startswith(b"oom_kill "):
                     return int(line.split()[1])
         return 0
 
     def remove(self) -> None:
         """Removes the group; all its processes have ended, the kernel may need a moment to see it."""
+        if self._kills_fd >= 0:
+            os.close(self._kills_fd)
+            self._kills_fd = -1
         for folder in self._folders:
             for _ in range(50):
                 if _removed(folder):

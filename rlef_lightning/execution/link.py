@@ -21,7 +21,10 @@ from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
 from rlef_lightning.execution.settings import Inside, Jail, Settings
 from rlef_lightning.types import Limits
 
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.runner import main; main()"
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from inside import hooks; hooks.hold();"
+    " from inside.runner import main; main()"
+)
 """Loads the folder `inside` without the rest of the package."""
 FAREWELL_S = 2.0
 """Seconds for a runner to end its program and itself once its socket is closed."""
@@ -105,7 +108,8 @@ class RunnerLink:
     async def _answer(self, timeout_s: float) -> tuple[Message, list[bytes]]:
         reader, _ = await self._connected()
         try:
-            return await asyncio.wait_for(read_frame(reader), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for would need a task and two turns of the loop
+                return await read_frame(reader)
         except TimeoutError:
             raise RunnerLostError(f"a runner did not answer within {timeout_s:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):

@@ -26,6 +26,8 @@ from rlef_lightning.execution.worker import Worker
 
 LOOK_S = 0.004
 """Seconds between two looks at a watched probe."""
+REST_S = 0.04
+"""Seconds in which a runner has forked the process for the next run."""
 SETTLE_S = 2.0
 """Seconds in which what a probe has left must be gone; a process that was killed takes a moment to vanish."""
 
@@ -78,11 +80,11 @@ async def attempt(worker: Worker, probe: Probe, decoys: Decoys) -> str:
         seen: dict[int, Mapping[str, str]] = {}
         run = asyncio.ensure_future(worker.try_out(probe.code.encode(), decoys.to_json(), probe.limits))
         while probe.watched and not run.done():
-            seen |= credentials(set(descendants_of(worker.process)) - before)
+            seen |= credentials(descendants_of(worker.process))
             await asyncio.wait([run], timeout=LOOK_S)
         facts = await run
         await worker.start()  # until it has cleaned up
-        survivors = await left_over(worker, before)
+        survivors = await left_over(worker, before) if probe.leaves else 0
     except RunnerLostError as error:
         return f"its probe failed: {error}"
     outcome = Outcome(facts=facts, decoys=decoys, credentials=tuple(seen.values()), survivors=survivors)
@@ -90,14 +92,17 @@ async def attempt(worker: Worker, probe: Probe, decoys: Decoys) -> str:
 
 
 async def left_over(worker: Worker, before: set[int]) -> int:
-    """Processes of the worker that stay, beyond those before the run."""
-    left = set(descendants_of(worker.process)) - before
-    for _ in range(round(SETTLE_S / LOOK_S)):
-        if not left:
+    """Processes of the worker that stay, beyond those before the run.
+
+    One of the new ones is the process that the runner has forked for the next run, perhaps only later.
+    """
+    left = 0
+    for _ in range(round(SETTLE_S / REST_S)):
+        await asyncio.sleep(REST_S)
+        left = len(set(descendants_of(worker.process)) - before) - 1
+        if left <= 0:
             break
-        await asyncio.sleep(LOOK_S)
-        left &= set(descendants_of(worker.process))
-    return len(left)
+    return max(0, left)
 
 
 def credentials(pids: Iterable[int]) -> dict[int, Mapping[str, str]]:

@@ -20,7 +20,7 @@ from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
 from rlef_lightning.types import Limits, OutputRule, TestCase
 
-executor = SubprocessExecutor(**json.loads(sys.argv[1]))
+executor = SubprocessExecutor(namespaces=False, **json.loads(sys.argv[1]))
 limits = Limits(cpu_s=20.0, wall_s=60.0, memory_bytes=512 << 20)
 
 async def start():

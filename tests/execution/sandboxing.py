@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -69,14 +70,24 @@ def alive(pid: int) -> bool:
         return False
 
 
+def count_at_rest(daemon: int) -> int:
+    """Processes below the daemon once their number has stayed the same for a while."""
+    count, looks = -1, 0
+    while looks < 20:
+        before, count = count, len(children(daemon))
+        looks = looks + 1 if count == before else 0
+        time.sleep(0.01)
+    return count
+
+
 class Sandbox:
     """An executor with its event loop, for tests that are plain functions."""
 
     def __init__(self, executor: DaemonExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
-        self.idle = len(children(self.daemon))
-        """Processes below an idle daemon: the runner of each worker, and what keeps its jail."""
+        self.idle = count_at_rest(self.daemon)
+        """Processes below an idle daemon: each worker's runner and spare process, and what keeps its jail."""
 
     def judge(
         self,
@@ -106,13 +117,27 @@ class Sandbox:
         return self.executor._connection.pid
 
     def runner(self) -> int:
-        """Process id of one runner: the innermost process of an idle worker."""
-        return next((pid for pid in children(self.daemon) if not children(pid)), 0)
+        """Process id of one runner: all that is below it is one process, the spare or the program."""
+        found = [pid for pid in children(self.daemon) if len(children(pid)) == 1]
+        assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
+        return found[0]
+
+    def at_rest(self) -> bool:
+        """True once the daemon has below it what it has when idle; False when that does not come about.
+
+        A runner forks its next process after it has reported the last run.
+        """
+        for _ in range(500):
+            if len(children(self.daemon)) == self.idle:
+                return True
+            time.sleep(0.01)
+        return False
 
     def belongings(self) -> dict[str, object]:
         """Whatever a run might leave behind, as it is while the executor is idle."""
         assert self.executor._connection is not None
         scratch = self.executor._connection.scratch
+        assert self.at_rest()
         states, below = processes(), children(self.daemon)
         dead = [pid for pid, (state, _) in states.items() if state == "Z"]
         return {
@@ -135,4 +160,4 @@ class Sandbox:
         """A good program is accepted, and nothing but the runners lives below the daemon."""
         code, tests = "a, b = map(int, input().split())\nprint(a + b)", [("3 4\n", "7\n")] * 4
         assert self.judge(code, tests).passed
-        assert len(children(self.daemon)) == self.idle
+        assert self.at_rest()

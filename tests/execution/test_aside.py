@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from rlef_lightning.execution.aside import LARGE, aside
-from rlef_lightning.execution.judge import RunFacts, judge_tests
+from rlef_lightning.execution.judge import Solution, judge_tests
+from rlef_lightning.execution.runs import Run, RunFacts
 from rlef_lightning.types import Limits, OutputRule, Report, TestCase
 
 
@@ -47,7 +48,7 @@ def test_a_cancelled_one_harms_no_other() -> None:
 @pytest.mark.parametrize("size", [10, LARGE])
 @pytest.mark.parametrize("right", [True, False])
 def test_outputs_of_any_size_are_judged_alike(size: int, right: bool) -> None:
-    async def run(_: str) -> RunFacts:
+    async def runner(run: Run) -> RunFacts:
         return RunFacts(
             stage="r", status=0, stopped=None, cpu_s=0.1, wall_s=0.1, peak_memory_bytes=1, strays=0,
             stdout=b"7 " * size, stderr=b"",
@@ -55,9 +56,8 @@ def test_outputs_of_any_size_are_judged_alike(size: int, right: bool) -> None:
 
     async def main() -> Report:
         tests = [TestCase(stdin="", expected_stdout="7\n" * (size if right else size - 1))]
-        return await judge_tests(
-            run, tests, limits=Limits(), rule=OutputRule(), stop_at_first_failure=False, chars=4
-        )
+        solution = Solution(code=b"", limits=Limits(), rule=OutputRule())
+        return await judge_tests(runner, solution, tests, stop_at_first_failure=False, chars=4)
 
     report = asyncio.run(main())
     assert report.passed is right

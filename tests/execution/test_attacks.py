@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandboxing import CANARY, LIMITS, Sandbox, children
+from sandboxing import CANARY, LIMITS, Sandbox
 
 from rlef_lightning.types import Verdict
 
@@ -52,6 +52,7 @@ def test_no_os_exit_leads_back_into_the_runner(sandbox: Sandbox) -> None:
 
 SEARCH = """
 import gc, sys, zlib
+own_input = sys.stdin.read()  # the search finds it: see the second test
 def secrets(data):  # the program knows a prefix and a checksum, not the secret itself
     at = data.find(b"canary-")
     while at >= 0:
@@ -230,7 +231,7 @@ print(int(os.read(r, 20)))
     result = sandbox.run(code)
     assert time.monotonic() - started < 5
     assert int(result.stdout) > 1
-    assert len(children(sandbox.daemon)) == sandbox.idle
+    assert sandbox.at_rest()
 
 
 def test_a_stray_does_not_write_into_the_next_run(sandbox: Sandbox) -> None:
@@ -304,4 +305,4 @@ def test_crashes_stay_with_the_program(sandbox: Sandbox, code: str) -> None:
 
 
 def test_nothing_is_left_of_any_run(sandbox: Sandbox) -> None:
-    assert len(children(sandbox.daemon)) == sandbox.idle
+    assert sandbox.at_rest()

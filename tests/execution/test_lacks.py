@@ -48,7 +48,7 @@ def assert_fails(sandbox: Sandbox, reason: str) -> None:
 def kill_runner(sandbox: Sandbox) -> None:
     """Makes the daemon start another one for the next run."""
     sandbox.loop.run_until_complete(sandbox.executor.start())
-    (runner,) = children(sandbox.daemon)
+    runner = sandbox.runner()
     os.kill(runner, signal.SIGKILL)
     assert until(lambda: not alive(runner))
 
@@ -72,20 +72,21 @@ def test_no_descriptors_at_a_shared_daemons_door(
     def executor() -> SubprocessExecutor:
         return SubprocessExecutor(workers=1, share_as="crowded", start_timeout_s=5.0)
 
-    one, two = Sandbox(executor(), loop), Sandbox(executor(), loop)
+    one, other = Sandbox(executor(), loop), executor()
     try:
-        one.loop.run_until_complete(one.executor.start())
+        one.assert_healthy()
         daemon = one.daemon
         before = resource.prlimit(daemon, resource.RLIMIT_NOFILE)
         resource.prlimit(daemon, resource.RLIMIT_NOFILE, (3, before[1]))
-        assert_fails(two, "not ready after 5 s")
+        with pytest.raises(ExecutorError, match="not ready after 5 s"):
+            loop.run_until_complete(other.start())
         assert one.run("print(7)", expected="7").passed  # who is in is served
         resource.prlimit(daemon, resource.RLIMIT_NOFILE, before)
-        assert two.run("print(7)", expected="7").passed
+        assert Sandbox(other, loop).run("print(7)", expected="7").passed
         one.assert_healthy()
     finally:
         one.executor.close_now()
-        two.executor.close_now()
+        other.close_now()
     assert not any(tmp_path.iterdir())
 
 
@@ -95,11 +96,20 @@ def test_no_interpreter(fresh: Sandbox, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "executable", str(python))
     fresh.assert_healthy()
     python.rename(tmp_path / "gone")
-    kill_runner(fresh)
-    assert_fails(fresh, f"failed 2 times .* a runner cannot be launched: .* '{python}'")
     os.kill(fresh.daemon, signal.SIGKILL)
     assert_fails(fresh, f"daemon cannot be started: .* '{python}'")
     (tmp_path / "gone").rename(python)
+    fresh.assert_healthy()
+
+
+def test_what_a_runner_starts_from_is_gone(fresh: Sandbox) -> None:
+    connection = fresh.executor._connection
+    assert connection is not None
+    boot = Path(connection.scratch) / "boot"
+    boot.rename(boot.with_name("gone"))
+    kill_runner(fresh)
+    assert_fails(fresh, "failed 2 times .* a runner died; it said: .*No module named")
+    boot.with_name("gone").rename(boot)
     fresh.assert_healthy()
 
 
@@ -136,7 +146,6 @@ def test_no_room_on_the_disk(loop: asyncio.AbstractEventLoop, small_disk: Path) 
         sandbox.assert_healthy()
         filler = fill(small_disk)
         assert_fails(sandbox, r"failed 2 times .* less than file_bytes \(67108864\) free")
-        kill_runner(sandbox)
         assert_fails(sandbox, "less than file_bytes")
         filler.unlink()
         sandbox.assert_healthy()
@@ -155,12 +164,15 @@ def test_no_room_on_the_disk(loop: asyncio.AbstractEventLoop, small_disk: Path) 
 def test_a_disk_that_fills_up_during_a_run_is_no_verdict(
     loop: asyncio.AbstractEventLoop, small_disk: Path
 ) -> None:
-    code = "import time\ntime.sleep(1)\nwith open('f', 'w') as f:\n    f.write('7' * 100_000)\nprint(7)"
+    code = (
+        "import os, time\nos.fork() or time.sleep(60)\ntime.sleep(1)\n"
+        "with open('f', 'w') as f:\n    f.write('7' * 100_000)\nprint(7)"
+    )
 
     async def main(sandbox: Sandbox) -> None:
         await sandbox.executor.start()
         judging = asyncio.create_task(judge(sandbox, code))
-        assert await asyncio.to_thread(until, lambda: len(children(sandbox.daemon)) == 2)
+        assert await asyncio.to_thread(until, lambda: len(children(sandbox.daemon)) > sandbox.idle)
         filler = fill(small_disk)
         with pytest.raises(ExecutorError, match="less than file_bytes"):
             await asyncio.wait_for(judging, IN_TIME_S)

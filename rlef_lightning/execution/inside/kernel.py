@@ -24,26 +24,33 @@ def prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 
 
-def sealed_stdin(data: bytes) -> int:
-    """A read-only descriptor of a regular file with these bytes, which nobody can change any more.
+def empty_stdin() -> tuple[int, int]:
+    """A regular file in memory, as (writable descriptor, read-only descriptor).
 
     Regular, because programs size their read by fstat; a pipe would make some of them fail.
     """
     writable = os.memfd_create("stdin", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(writable, view) :]
-        fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
-        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(writable)
+    return writable, os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def fill_and_seal(writable: int, data: bytes) -> None:
+    """Gives the file its bytes; nobody can change it any more."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(writable, view) :]
+    fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe (read end that does not block, write end)."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reader, False)
+    return reader, writer
 
 
 def output_pipe(uid: int | None) -> tuple[int, int]:
-    """A pipe (read end, write end); `uid` may open it anew, as `open("/dev/stdout", "w")` does."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reader, False)
+    """A large pipe; `uid` may open it anew, as `open("/dev/stdout", "w")` does."""
+    reader, writer = pipe()
     with contextlib.suppress(OSError):  # beyond the user's share of pipe memory: the default size does
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     if uid is not None:

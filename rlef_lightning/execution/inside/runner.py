@@ -1,4 +1,4 @@
-"""job over the control socket -> fork -> one program -> facts back. One job at a time.
+"""job over the control socket -> one program in a fork -> facts back. One job at a time.
 
 The trusted warm process, process 1 of a jail where the backend has one. This folder needs the standard
 library only, so that a jail shows it nothing else; see `link.py` for its command line. It does not know
@@ -31,13 +31,14 @@ from .kernel import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
+    empty_stdin,
     lower,
     prctl,
-    sealed_stdin,
 )
 from .program import Job, replace_streams
+from .spare import Spare
 from .walls import Walls
-from .watch import READ_BYTES, run
+from .watch import READ_BYTES, kill_and_reap, run
 
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
 # a program that wants a module which is not here pays for its import alone.
@@ -86,9 +87,14 @@ def main() -> None:
 def serve(control: int, folder: str, walls: Walls) -> None:
     """Answers jobs until the daemon closes the socket."""
     while True:
-        header, (code, stdin, *contents) = receive(control)
+        spare = Spare(folder, walls)
+        try:
+            header, (code, stdin, *contents) = receive(control)
+        except BaseException:
+            kill_and_reap(spare.pid)
+            raise
         job = Job(header, code, stdin, folder, walls, contents)
-        result, stdout, stderr = run(job, control)
+        result, stdout, stderr = run(job, control, spare)
         send(control, result, stdout, stderr)
         prepare_folder(folder, walls)  # may take long, which must not count against the run
         send(control, {"clean": True})
@@ -133,14 +139,14 @@ def warm_up(options: dict[str, Any]) -> None:
 
 def prepare_streams() -> None:
     """Makes the programs' text streams on descriptors of the kinds that they will have."""
-    stdin, (reader, writer) = sealed_stdin(b""), os.pipe()
+    (writable, stdin), (reader, writer) = empty_stdin(), os.pipe()
     kept = [os.dup(fd) for fd in range(3)]
     for target, fd in enumerate((stdin, writer, writer)):
         os.dup2(fd, target)
     replace_streams()
     for target, fd in enumerate(kept):
         os.dup2(fd, target)
-    for fd in (*kept, stdin, reader, writer):
+    for fd in (*kept, writable, stdin, reader, writer):
         os.close(fd)
 
 

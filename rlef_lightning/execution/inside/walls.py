@@ -90,14 +90,9 @@ class Walls:
         if self._rules is not None:
             landlock.restrict_self(self._rules)
 
-    def confine(self, limits: dict[str, Any]) -> None:
-        """In the program's process: limits, user, filter; then nothing is left of the runner's rights."""
-        cpu_s = math.ceil(limits["cpu_s"]) + 1  # the backup: the runner's own clock is finer
-        lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-        lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    def confine(self) -> None:
+        """In the program's process: user, filter; then nothing is left of the runner's rights."""
         lower(resource.RLIMIT_CORE, 0)
-        if self._neighbours is not None:
-            lower(resource.RLIMIT_NPROC, limits["processes"] + self._neighbours)
         if self.uid is not None:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
@@ -105,6 +100,14 @@ class Walls:
         namespaces.drop_capabilities()
         prctl(PR_SET_DUMPABLE, 1)  # else /proc/self, and with it /dev/stdin, belongs to root
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
-        lower(resource.RLIMIT_AS, limits["memory_bytes"])
         if self._filter is not None:
             self._filter.load()
+
+    def limit(self, limits: dict[str, Any]) -> None:
+        """In the program's process, once its job is known."""
+        cpu_s = math.ceil(limits["cpu_s"]) + 1  # the backup: the runner's own clock is finer
+        lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
+        lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
+        if self._neighbours is not None:
+            lower(resource.RLIMIT_NPROC, limits["processes"] + self._neighbours)
+        lower(resource.RLIMIT_AS, limits["memory_bytes"])
