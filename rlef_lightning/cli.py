@@ -39,6 +39,10 @@ def main(args: Sequence[str] | None = None) -> None:
     from rlef_lightning.fast_help import skip_unused_imports
 
     arguments = list(sys.argv[1:] if args is None else args)
+    if arguments[:1] == ["doctor"]:  # before Lightning is loaded
+        from rlef_lightning.execution.doctor import main as examine
+
+        raise SystemExit(examine(arguments[1:]))
     if any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in arguments):
         skip_unused_imports()
     try:

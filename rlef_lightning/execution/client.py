@@ -26,6 +26,7 @@ from rlef_lightning.execution.frames import (
     rule_to_json,
     tests_to_json,
 )
+from rlef_lightning.execution.guarantees import Proof, check_names, warn_once
 from rlef_lightning.execution.job import job_name, meeting_folder
 from rlef_lightning.execution.launch import reach_shared, start_private
 from rlef_lightning.execution.settings import Jail, Settings
@@ -87,12 +88,18 @@ class DaemonExecutor(ABC):
         self.scratch_bytes, self.scratch_files, self.cgroups = scratch_bytes, scratch_files, cgroups
         self.preload_numpy, self.required = preload_numpy, required
         self.silence_s, self.share_as = silence_s, share_as
+        check_names(required or ())
         self._connection: Connection | None = None
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     @abstractmethod
     def _jail(self) -> tuple[type[Jail], dict[str, Any]]:
         """The class of the backend's `Jail`, and its arguments."""
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """Names of the guarantees that the backend gives; raises ExecutorError when it is not installed."""
+        return self._jail()[0].promises
 
     def _settings(self, scratch: str) -> Settings:
         jail, options = self._jail()
@@ -112,6 +119,11 @@ class DaemonExecutor(ABC):
     async def start(self) -> None:
         """Starts the daemon unless it lives; raises ExecutorError."""
         await self._connected()
+
+    @property
+    def proof(self) -> Proof | None:
+        """What the self-test at the last start has found; None before the first one."""
+        return None if self._connection is None else self._connection.proof
 
     async def _connected(self) -> Connection:
         """The live connection; only one coroutine at a time starts a daemon."""
@@ -137,6 +149,7 @@ class DaemonExecutor(ABC):
             connection = Connection(await self._reach(), self.silence_s)
             try:
                 await connection.greet(self.start_timeout_s)
+                warn_once(type(self).__name__, connection.proof.gaps)
                 return connection
             except DaemonLostError:
                 await connection.close()

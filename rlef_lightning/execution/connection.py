@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.frames import Message, encode, read_frame
+from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.scratch import remove_abandoned
 
 FAREWELL_S = 10.0
@@ -68,6 +69,8 @@ class Connection:
         """Process id of the daemon."""
         self.runners: tuple[int, ...] = ()
         """Process ids of the runners at the daemon's start."""
+        self.proof = Proof(findings=(), walls_missing=(), seconds=0.0)
+        """What the daemon's self-test has found; empty before it has greeted."""
         self._loop, self._owner = asyncio.get_running_loop(), os.getpid()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._count = 0
@@ -120,6 +123,7 @@ class Connection:
 
     def _take_over(self, ready: Message) -> None:
         self.pid, self.runners = ready["pid"], tuple(ready["runners"])
+        self.proof = Proof.from_json(ready["proof"])
         self._reached.scratch = ready["scratch"]
         if self._reached.shared_at:
             with contextlib.suppress(OSError):

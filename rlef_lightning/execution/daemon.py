@@ -25,6 +25,7 @@ from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.door import OpenDoor
 from rlef_lightning.execution.fair import FairLender
 from rlef_lightning.execution.frames import Message, encode, read_frame, report_to_json, tests_from_json
+from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
 from rlef_lightning.execution.judge import Solution, judge_tests
@@ -33,7 +34,7 @@ from rlef_lightning.execution.meeting import sweep
 from rlef_lightning.execution.place import Places
 from rlef_lightning.execution.runs import Run, RunFacts
 from rlef_lightning.execution.scratch import hold_scratch, sweep_abandoned
-from rlef_lightning.execution.selftest import prove_walls
+from rlef_lightning.execution.selftest import prove
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
 from rlef_lightning.types import Interface, Limits, OutputRule, Report
@@ -59,19 +60,22 @@ class Pool:
             for index in range(settings.workers)
         ]
         self._lender = FairLender(self._workers)
+        self.proof = Proof(findings=(), walls_missing=(), seconds=0.0)
+        """What the walls hold; empty before the start."""
 
     @property
     def greeting(self) -> Message:
         """What each client is told first."""
         return {
-            "ready": True, "pid": os.getpid(), "runners": sorted(self.runners), "scratch": self.scratch
+            "ready": True, "pid": os.getpid(), "runners": sorted(self.runners), "scratch": self.scratch,
+            "proof": self.proof.to_json(),
         }  # fmt: skip
 
     async def start(self) -> None:
         """Starts every runner and proves its walls; raises ExecutorError."""
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers))
-            await asyncio.gather(*(prove_walls(worker) for worker in self._workers))
+            self.proof = await prove(self._workers, self.settings)
         except RunnerLostError as error:
             raise ExecutorError(f"a runner of the sandbox does not start: {error}") from None
 

@@ -59,6 +59,11 @@ class RunnerLink:
         """True: the scratch folder is a file system of its own, whatever else fills the machine's."""
 
     @property
+    def pid(self) -> int:
+        """Process id of what was launched."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """True while the process has not ended."""
         return self._process.poll() is None
@@ -129,6 +134,7 @@ def _options(inside: Inside, place: Place, settings: Settings) -> dict[str, Any]
         "readable": place.view(0).readable,
         "scratch_bytes": settings.scratch_bytes if inside.mounts else None,
         "scratch_files": settings.scratch_files,
+        "outer_mounts": os.stat("/proc/self/ns/mnt").st_ino,
     }
 
 

@@ -19,6 +19,11 @@ _RUNNER_BYTES, _RUNNER_PROCESSES = 64 << 20, 8
 """Room in a worker's control group for the runner and the jail's helper."""
 
 
+def room_beside(settings: Settings) -> int:
+    """Bytes in a worker's control group beyond a program's memory: for the runner, and files in memory."""
+    return _RUNNER_BYTES + settings.scratch_bytes
+
+
 class Worker:
     """Runs one program at a time."""
 
@@ -28,11 +33,23 @@ class Worker:
         """Process ids of all live runners of the daemon."""
         self._link: RunnerLink | None = None
         self._runs = 0
+        self._proven: tuple[str, ...] | None = None
+        """Walls that the first runner could not put up; the self-test was made behind those it could."""
 
     @property
     def uid(self) -> int | None:
         """The programs' own user; None: the daemon's."""
         return self._place.uid
+
+    @property
+    def process(self) -> int:
+        """Process id of the live runner, or of the helper program above it; 0: there is none."""
+        return 0 if self._link is None else self._link.pid
+
+    @property
+    def walls_missing(self) -> tuple[str, ...]:
+        """Walls that the live runner could not put up, and why."""
+        return () if self._link is None else self._link.missing
 
     async def start(self) -> None:
         """Brings the runner to where it takes a run; raises RunnerLostError."""
@@ -41,6 +58,11 @@ class Worker:
             await self.stop()
             self._link, self._runs, timeout_s = self._launch(), 0, self._settings.start_timeout_s
         await self._link.until_clean(timeout_s)
+        if self._proven is None:
+            self._proven = self._link.missing
+        if fewer := set(self._link.missing) - set(self._proven):
+            await self.stop()
+            raise RunnerLostError(f"walls that stood at first are missing: {', '.join(sorted(fewer))}")
 
     async def run(self, code: bytes, stdin: bytes, limits: Limits, extras: Extras = NO_EXTRAS) -> RunFacts:
         """Runs a program once; raises RunnerLostError when the sandbox, not the program, failed."""
@@ -62,14 +84,19 @@ class Worker:
             return replace(facts, stopped="memory")
         return facts
 
+    async def try_out(self, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
+        """As `run`, for the self-test: it does not count towards the runner's replacement."""
+        facts = await self.run(code, stdin, limits)
+        self._runs -= 1
+        return facts
+
     def _bound(self, limits: Limits) -> int:
         """Sets the worker's control group to the limits; how often the kernel has killed in it so far."""
         group = self._place.group
         if group is None:
             return 0
-        room = _RUNNER_BYTES + self._settings.scratch_bytes
         try:
-            group.limit_memory(limits.memory_bytes + room)
+            group.limit_memory(limits.memory_bytes + room_beside(self._settings))
             group.limit_processes(limits.processes + _RUNNER_PROCESSES)
         except OSError as error:
             raise RunnerLostError(f"a control group cannot be set: {error}") from None

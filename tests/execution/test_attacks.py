@@ -129,6 +129,7 @@ print(os.getuid() == 0, os.getgroups())
     assert sandbox.run(code, expected="denied " * 8 + "False []").verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.every_backend
 def test_it_holds_no_descriptor_but_the_three_streams(sandbox: Sandbox) -> None:
     code = """
 import os
@@ -171,6 +172,7 @@ time.sleep(0.5)
 """
 
 
+@pytest.mark.every_backend
 def test_forks_are_bounded(sandbox: Sandbox) -> None:
     result = sandbox.run(FORKS, limits=replace(LIMITS, processes=8))
     if ROOT:
@@ -192,6 +194,7 @@ done.set()
     assert sandbox.run(code, expected="8", limits=replace(LIMITS, processes=8)).verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.every_backend
 def test_a_fork_bomb_ends_with_its_run(sandbox: Sandbox) -> None:
     code = """
 import os
@@ -204,6 +207,7 @@ while True: pass
     assert not result.passed
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("how", ["plain", "setsid", "double fork", "ignores signals", "parent dies first"])
 def test_what_outlives_main_is_gone_afterwards(sandbox: Sandbox, how: str) -> None:
     steps = {
@@ -250,6 +254,7 @@ def test_a_traced_or_stopped_child_does_not_hang_the_run(sandbox: Sandbox) -> No
     assert result.verdict is Verdict.TIME_LIMIT
 
 
+@pytest.mark.every_backend
 def test_deep_and_locked_folders_are_wiped(sandbox: Sandbox) -> None:
     code = """
 import os

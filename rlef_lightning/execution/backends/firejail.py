@@ -19,7 +19,11 @@ class Firejail:
 
     drops_user = True
     maps_users = False
-    promises: ClassVar[tuple[str, ...]] = tuple(set(EVERYTHING) - {"disk", "process_count"})  # as root only
+    promises: ClassVar[tuple[str, ...]] = tuple(
+        name
+        for name in EVERYTHING
+        if name not in ("disk", "process_count")  # as root only
+    )
 
     def __init__(self, binary: str):
         self._binary = binary

@@ -8,13 +8,10 @@ from typing import Any
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.client import DaemonExecutor
+from rlef_lightning.execution.guarantees import NAMES
 
-EVERYTHING = (
-    "time", "output", "memory", "total_memory", "process_count", "file_size", "disk", "environment",
-    "descriptors", "stdin", "survivors", "privileges", "read_files", "write_files", "processes", "network",
-    "system_calls",
-)  # fmt: skip
-"""All guarantees; see guarantees.py for what they mean."""
+EVERYTHING = NAMES
+"""All guarantees."""
 
 
 class HelperExecutor(DaemonExecutor):

@@ -37,8 +37,12 @@ class Nsjail:
         ]  # fmt: skip
 
     def _users(self, view: View) -> list[str]:
-        """The runner is root inside, and nobody in particular outside; programs keep their number."""
-        maps = [(0, view.runner_uid)]
+        """The runner is nobody in particular outside; programs keep their number.
+
+        Inside it is root where programs are somebody else. Where they are not, it must not be: what the
+        kernel closes to a process of the same user, it leaves open to root.
+        """
+        maps = [(0 if view.program_uid is not None else view.runner_uid, view.runner_uid)]
         maps += [(view.program_uid, view.program_uid)] if view.program_uid is not None else []
         return [part for inner, outer in maps for kind in "ug" for part in (f"-{kind}", f"{inner}:{outer}:1")]
 

@@ -12,10 +12,11 @@ from typing import NoReturn
 
 from .kernel import PR_SET_PDEATHSIG, libc, prctl
 
-_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+_NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC, NEW_USER, _NEWPID, _NEWNET = (
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
+_MOUNT_SETATTR, _MOUNT_ATTR_RDONLY, _AT_RECURSIVE = 442, 1, 0x8000
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _CAPABILITY_VERSION = 0x20080522
 _CHOWN, _DAC_OVERRIDE, _FOWNER, _KILL, _SETGID, _SETUID = 0, 1, 3, 5, 6, 7
@@ -50,6 +51,17 @@ def mount_scratch(folder: str, size: int, files: int) -> None:
     """A file system in memory on `folder`, of `size` bytes and at most `files` files. Raises OSError."""
     options = f"size={size},nr_inodes={files},mode=0711"
     _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+
+
+def make_read_only() -> None:
+    """All that is mounted in this mount name space, so that what is mounted later alone can be changed.
+
+    Landlock does not know changes of modes, owners and times: an ordinary user's programs, which have the
+    same user, could make them on all files of that user. Raises OSError.
+    """
+    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+    if libc.syscall(_MOUNT_SETATTR, -1, b"/", _AT_RECURSIVE, ctypes.byref(attributes), 32) != 0:
+        raise OSError(ctypes.get_errno(), f"mount_setattr: {os.strerror(ctypes.get_errno())}")
 
 
 def keep_capabilities(kept: frozenset[int]) -> None:
@@ -113,7 +125,7 @@ def _unshare(pids: bool) -> None:
     """New name spaces; users only where this process is not root already. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
     flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWNET | (_NEWPID if pids else 0)
-    if libc.unshare(flags | (_NEWUSER if uid else 0)) != 0:
+    if libc.unshare(flags | (NEW_USER if uid else 0)) != 0:
         raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
     if uid:
         maps = {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"}

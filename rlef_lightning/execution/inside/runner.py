@@ -26,7 +26,15 @@ from typing import Any
 
 from . import namespaces
 from .folders import empty_folder
-from .kernel import OPEN_FILES, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, empty_stdin, lower, prctl
+from .kernel import (
+    OPEN_FILES,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    empty_stdin,
+    lower,
+    prctl,
+)
 from .program import Job, replace_streams
 from .spare import Spare
 from .walls import Walls
@@ -65,6 +73,7 @@ def main() -> None:
         file.write("1000")  # when memory runs out, this process and its programs go before the trainer
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         raise RuntimeError("this kernel does not list /proc/<pid>/task/<tid>/children")
+    prctl(PR_SET_DUMPABLE, 0)  # a program of the same user could list its descriptors, or trace it
     warm_up(options)
     folder = os.path.join(options["scratch"], "disk", "run")
     walls = Walls(options, folder)

@@ -33,7 +33,8 @@ class Walls:
     Args:
         options: uid (the programs' user; null: the runner's), neighbours (processes that count together
             with a program's under RLIMIT_NPROC; null: they are not known, so there is no such limit),
-            readable (paths), scratch_bytes and scratch_files (null: no file system of its own).
+            readable (paths), scratch_bytes and scratch_files (null: no file system of its own), outer_mounts
+            (number of the daemon's mount name space, in which nothing must be changed).
         folder: The programs' scratch folder; its parent is where the file system goes.
     """
 
@@ -48,14 +49,21 @@ class Walls:
         if self.uid is None and _kernel() < _COUNTS_PER_NAMESPACE:
             self._neighbours = None
         if options["scratch_bytes"] is not None:
-            self._mount(options["scratch_bytes"], options["scratch_files"])
+            self._mount(options["scratch_bytes"], options["scratch_files"], options["outer_mounts"])
         namespaces.keep_capabilities(namespaces.RUNNER_CAPABILITIES)
         try:
             self._filter = Filter()
         except OSError as error:
             self.missing.append(f"no filter of system calls: {error.strerror}")
 
-    def _mount(self, size: int, files: int) -> None:
+    def _mount(self, size: int, files: int, outer: int) -> None:
+        if os.stat("/proc/self/ns/mnt").st_ino == outer:
+            self.missing.append("no mounts of its own: it sees the machine's")
+            return
+        try:
+            namespaces.make_read_only()
+        except OSError as error:
+            self.missing.append(f"mounts stay writable: {error.strerror}")
         try:
             namespaces.mount_scratch(os.path.dirname(self._folder), size, files)
             self.own_disk = True
@@ -64,12 +72,15 @@ class Walls:
 
     def surround(self) -> None:
         """To be called when the scratch folder is a new one: rules hold for a folder, not for its name."""
+        stood = self._rules is not None
         if self._rules is not None:
             os.close(self._rules)
             self._rules = None
         try:
             self._rules = landlock.ruleset(self._readable, _DEVICES, self._folder)
         except OSError as error:
+            if stood:
+                raise  # this runner ends and is replaced: never on with fewer walls than were proven
             self.missing.append(f"no Landlock: {error.strerror}")
 
     def enclose(self) -> None:
