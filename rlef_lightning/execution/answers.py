@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from rlef_lightning.errors import ExecutorError
@@ -22,6 +23,7 @@ from rlef_lightning.types import Interface, Limits, OutputRule, TestCase
 
 LARGE_BYTES = 1 << 16
 """Answers beyond this size are handled in a thread, so that nobody's request waits for them."""
+_THREADS = ThreadPoolExecutor(2, thread_name_prefix="large-answers")  # few: each may take 200 MB
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MALFORMED = (ValueError, TypeError, RecursionError, OverflowError, MemoryError, LookupError)
 T = TypeVar("T")
@@ -138,4 +140,6 @@ def readable(output: bytes) -> str:
 
 async def aside(size: int, work: Callable[[], T]) -> T:
     """The work's result; a large one is done in a thread."""
-    return await asyncio.to_thread(work) if size > LARGE_BYTES else work()
+    if size <= LARGE_BYTES:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)

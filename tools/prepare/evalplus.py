@@ -86,12 +86,12 @@ async def problem_of(task: Task, executor: Executor) -> Problem:
     )
 
 
-def rule_of(task: Task) -> OutputRule:
+def rule_of(task: Task, checked: bool = True) -> OutputRule:
     """As EvalPlus compares: equal, or floats within 1e-6 (or the task's tolerance), or a relative 1e-7."""
     return OutputRule(
         absolute_tolerance=task.tolerance or 1e-6,
         relative_tolerance=1e-7,
-        checker=checker_for(task.id, task.function, task.tolerance),
+        checker=checker_for(task.id, task.function, task.tolerance) if checked else "",
     )
 
 

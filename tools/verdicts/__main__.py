@@ -32,51 +32,50 @@ _PLAIN: dict[str, Callable[[Path], Suite]] = {
     "judged.jsonl.gz": kattis,
     "quixbugs_python.jsonl.gz": quixbugs,
 }
+_MBPP, _HUMANEVAL, _PACK = "MbppPlus.jsonl.gz", "HumanEvalPlus.jsonl.gz", "humanevalpack.jsonl.gz"
+FILES = (*_PLAIN, _MBPP, _HUMANEVAL, _PACK)
+"""The tests of _PACK are those of _HUMANEVAL: without that file it is not judged."""
 
 
-async def suites(data: Path, executor: Executor, max_plus: int | None) -> AsyncIterator[Suite | str]:
-    """Every suite whose file is there; the names of those that are not."""
+async def suites(files: Sequence[Path], executor: Executor, max_plus: int | None) -> AsyncIterator[Suite]:
+    """The suite of every file, one after the other: some are made by running programs."""
+    paths = {path.name: path for path in files}
     for name, read in _PLAIN.items():
-        yield read(data / name) if (data / name).exists() else name
-    if (data / "MbppPlus.jsonl.gz").exists():
-        suite, _ = await evalplus(data / "MbppPlus.jsonl.gz", "MBPP+", executor, max_plus)
+        if name in paths:
+            yield read(paths[name])
+    if _MBPP in paths:
+        yield (await evalplus(paths[_MBPP], "MBPP+", executor, max_plus))[0]
+    if _HUMANEVAL in paths:
+        suite, problems = await evalplus(paths[_HUMANEVAL], "HumanEval+", executor, max_plus)
         yield suite
-    else:
-        yield "MbppPlus.jsonl.gz"
-    if not (data / "HumanEvalPlus.jsonl.gz").exists():
-        yield "HumanEvalPlus.jsonl.gz"
-        return
-    suite, problems = await evalplus(data / "HumanEvalPlus.jsonl.gz", "HumanEval+", executor, max_plus)
-    yield suite
-    pack = data / "humanevalpack.jsonl.gz"
-    yield humanevalpack(pack, problems) if pack.exists() else pack.name
+        if _PACK in paths:
+            yield humanevalpack(paths[_PACK], problems)
 
 
 async def judge_all(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole report."""
+    wanted = [arguments.data / name for name in FILES if not arguments.only or name in arguments.only]
+    files, absent = ([path for path in wanted if path.exists() is there] for there in (True, False))
+    if not files:
+        raise DataError(f"{arguments.data} holds none of: {', '.join(FILES)}; set --data or --only")
     executor = make_executor(arguments.executor_class, arguments.workers, VALUE_CHARS)
-    started, rows, absent = time.monotonic(), [], []
+    started, rows = time.monotonic(), []
     try:
         await executor.start()
-        async for suite in suites(arguments.data, executor, arguments.plus_tests or None):
-            if isinstance(suite, str):
-                absent.append(suite)
-                continue
+        async for suite in suites(files, executor, arguments.plus_tests or None):
             some = replace(suite, cases=suite.cases[:: arguments.every])
             judged, seconds = await judge_suite(executor, some, AT_ONCE * arguments.workers)
             rows.append(summary(some, judged, seconds, arguments.workers))
             print(f"{suite.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
     finally:
         await executor.close()
-    if not rows:
-        raise DataError(f"{arguments.data} holds none of: {', '.join(absent)}; set --data")
     return {
         "executor": arguments.executor_class,
         "workers": arguments.workers,
         "plus_tests": arguments.plus_tests,
         "every": arguments.every,
         "seconds": round(time.monotonic() - started, 1),
-        "absent": absent,
+        "absent": [path.name for path in absent],
         "unexplained": sum(len(row["unexplained"]) for row in rows),
         "suites": rows,
     }
@@ -148,6 +147,7 @@ def main() -> None:
     plus = "plus inputs of each task of HumanEval+ and MBPP+; 0: all; default: %(default)s"
     parser.add_argument("--plus-tests", type=int, default=20, help=plus)
     parser.add_argument("--every", type=int, default=1, help="only each so many-th program; default: all")
+    parser.add_argument("--only", nargs="+", choices=FILES, metavar="FILE", help="some of the files")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     arguments = parser.parse_args()
     if arguments.workers < 1 or arguments.plus_tests < 0 or arguments.every < 1:

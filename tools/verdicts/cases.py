@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlef_lightning.execution import Executor
 from rlef_lightning.execution.executor import STDIO
@@ -13,6 +13,8 @@ from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
 
 AT_ONCE = 4
 """Programs in judgement at the same time, per worker."""
+WALL_S = 900.0
+"""No labelled program sleeps: CPU time decides, and the report can be made on a busy machine."""
 REJECTED = frozenset(Verdict) - {Verdict.ACCEPTED, Verdict.SKIPPED}
 
 
@@ -72,8 +74,9 @@ async def judge_suite(executor: Executor, suite: Suite, at_once: int) -> tuple[l
 
     async def one(case: Case) -> Judged:
         async with free:
+            limits = replace(case.limits, wall_s=WALL_S)
             report = await executor.judge(
-                case.code, case.tests, limits=case.limits, rule=case.rule, interface=case.interface,
+                case.code, case.tests, limits=limits, rule=case.rule, interface=case.interface,
                 stop_at_first_failure=True,
             )  # fmt: skip
         return judged(suite, case, report)

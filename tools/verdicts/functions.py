@@ -9,7 +9,7 @@ from typing import Any
 from rlef_lightning.execution import Executor
 from rlef_lightning.execution.literals import write_literal
 from rlef_lightning.types import Interface, Limits, OutputRule, Problem, TestCase, Verdict
-from tools.prepare.evalplus import prepare, read_tasks
+from tools.prepare.evalplus import Task, prepare, read_tasks, rule_of
 from tools.prepare.files import read_rows
 from tools.verdicts.cases import REJECTED, Case, Suite
 from tools.verdicts.contests import tests_of
@@ -23,7 +23,7 @@ _LIMITS = Limits(cpu_s=4.0, wall_s=20.0)
 async def evalplus(
     path: Path, name: str, executor: Executor, max_plus: int | None
 ) -> tuple[Suite, list[Problem]]:
-    """The canonical solutions on base and plus tests; also the problems."""
+    """The canonical solutions on base and plus tests, and on asserts where there are; also the problems."""
     tasks = read_tasks(path, max_plus)
     problems, left_out = await prepare(tasks, executor, at_once=8)
     canonical = {task.id: task.canonical for task in tasks}
@@ -31,7 +31,14 @@ async def evalplus(
         _case(problem, problem.id, canonical[problem.id], _ACCEPTED, tests_of(problem))
         for problem in problems
     ]
+    cases += [_asserted(task) for task in tasks if task.asserts]
     return Suite(name=name, cases=cases, notes=left_out), problems
+
+
+def _asserted(task: Task) -> Case:
+    """The canonical solution on the values that the data's own asserts expect, not on those it computed."""
+    code, expected, _ = observe(task.canonical, f"import math\n{task.asserts}")
+    return _observing(f"{task.id}, asserts", code, expected, _ACCEPTED, rule_of(task, checked=False))
 
 
 def _case(
@@ -82,10 +89,14 @@ def quixbugs(path: Path) -> Suite:
 
 def _observed(row: dict[str, Any], kind: str, wanted: frozenset[Verdict]) -> tuple[Case, int]:
     code, expected, inside = observe(row[kind], row["tests"])
+    return _observing(f"{row['name']}, {kind}", code, expected, wanted, OutputRule()), inside
+
+
+def _observing(
+    name: str, code: str, expected: dict[int, Any], wanted: frozenset[Verdict], rule: OutputRule
+) -> Case:
     test = TestCase(stdin="()", expected_stdout=write_literal(expected))
-    name = f"{row['name']}, {kind}"
-    case = Case(
-        name=name, code=code, tests=[test], wanted=wanted, limits=_LIMITS, rule=OutputRule(),
+    return Case(
+        name=name, code=code, tests=[test], wanted=wanted, limits=_LIMITS, rule=rule,
         interface=Interface(function=FUNCTION),
     )  # fmt: skip
-    return case, inside
