@@ -74,6 +74,9 @@ class ValueAnswer:
 
     def matches(self, expected: str, rule: OutputRule) -> bool:
         """See `Answer.matches`."""
+        literal = self._literal(None)
+        if literal is not None and literal == expected and "object>" not in literal:
+            return True  # by far the cheapest way to read the literal of a large value is not to
         wanted = tree_of(_literal(expected, "expected_stdout"))
         try:
             return self.present and values_match(self._tree, wanted, rule)

@@ -144,6 +144,19 @@ def test_how_calls_end(sandbox: Sandbox, code: str, wanted: Verdict) -> None:
     assert value(sandbox, code).verdict is wanted
 
 
+def test_large_values(sandbox: Sandbox) -> None:
+    numbers, text = list(range(30000)), "x" * 30000
+    tests = [
+        ("(30000,)", repr([numbers, text])),
+        ("(30000,)", repr([numbers, text[1:] + "y"])),
+        ("(3,)", "[[0, 1, 2], 'xxx']"),
+    ]
+    report = call(sandbox, "def f(n): return [list(range(n)), 'x' * n]", *tests)
+    assert [r.passed for r in report.results] == [True, False, True]
+    assert report.results[0].stdout.startswith("[[0, 1, 2, 3, ")
+    assert len(report.results[0].stdout) == sandbox.executor.report_chars
+
+
 def test_an_exception_in_a_call_shows_the_programs_own_frames(sandbox: Sandbox) -> None:
     result = value(sandbox, "def f():\n    return 7 / 0")
     assert result.stderr.startswith(
@@ -295,15 +308,17 @@ def test_one_program_at_a_time_when_alone(sandbox: Sandbox) -> None:
 
 
 HOLD = (
-    "import os, time\nfor _ in range({count}):\n    if os.fork() == 0:\n"
-    "        x = bytearray({size} << 20)\n        for i in range(0, len(x), 4096): x[i] = 1\n"
+    "import mmap, os, time\nfor _ in range({count}):\n    if os.fork() == 0:\n"
+    "        x = {make}\n        for i in range(0, len(x), 4096): x[i] = 1\n"
     "        time.sleep(5)\n        os._exit(0)\ntime.sleep(5)"
 )
 
 
-def test_memory_of_all_processes_together(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("kind", ["bytearray", "mmap.mmap"])
+def test_memory_of_all_processes_together(sandbox: Sandbox, kind: str) -> None:
     limits = replace(LIMITS, memory_bytes=256 << 20)
-    result = sandbox.run(HOLD.format(count=8, size=60), limits=limits)
+    arguments = "60 << 20" if kind == "bytearray" else "-1, 60 << 20"
+    result = sandbox.run(HOLD.format(count=8, make=f"{kind}({arguments})"), limits=limits)
     assert result.verdict is Verdict.MEMORY_LIMIT
     assert 256 << 20 < result.peak_memory_bytes < 600 << 20
 
