@@ -288,7 +288,9 @@ else:
 """
 
     async def main() -> TestResult:
-        executor = SubprocessExecutor(namespaces=False, workers=1, share_as="mine", drop_user=False, required=[])
+        executor = SubprocessExecutor(
+            namespaces=False, workers=1, share_as="mine", drop_user=False, required=[]
+        )
         await executor.start()
         connection = executor._connection
         assert connection is not None
