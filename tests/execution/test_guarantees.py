@@ -6,11 +6,15 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -21,9 +25,11 @@ from rlef_lightning.execution import (
     NsjailExecutor,
     SubprocessExecutor,
     guarantees,
+    selftest,
 )
 from rlef_lightning.execution.backends.helper import EVERYTHING
 from rlef_lightning.execution.guarantees import GUARANTEES, NAMES, Finding, Proof, check_names, refusal
+from rlef_lightning.execution.inside.kernel import descendants_of
 from rlef_lightning.execution.probes.bounds import bounds
 from rlef_lightning.execution.probes.decoys import Decoys
 from rlef_lightning.execution.probes.probe import Outcome, Probe, verdict
@@ -32,6 +38,7 @@ from rlef_lightning.execution.probes.walls import WALLS, rights
 from rlef_lightning.execution.runs import RunFacts
 from rlef_lightning.execution.selftest import join, spread
 from rlef_lightning.execution.settings import Settings
+from rlef_lightning.execution.worker import Worker
 
 ROOT = os.geteuid() == 0
 SETTINGS = Settings(
@@ -175,6 +182,21 @@ def test_bounds_that_do_not_hold_are_seen(decoys: Decoys) -> None:
     assert verdict(leaves, outcome(decoys, stdout=b"1")) == ""
     assert verdict(leaves, replace(outcome(decoys, stdout=b"1"), survivors=1)) != ""
     assert verdict(looks, outcome(decoys, stdout=b'["left"]')) == "find files of an earlier run"
+
+
+@pytest.mark.parametrize(("processes", "survivors"), [(0, 0), (1, 0), (2, 1)])
+def test_what_stays_beside_the_next_process_is_counted(
+    processes: int, survivors: int, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selftest, "SETTLE_S", 0.1)
+    code = f"import subprocess\nfor _ in range({processes}): subprocess.Popen(['sleep', '20'])\ninput()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as runner:
+        worker = cast(Worker, SimpleNamespace(process=runner.pid))
+        while len(descendants_of(runner.pid)) < processes:
+            time.sleep(0.01)
+        assert loop.run_until_complete(selftest.left_over(worker, set())) == survivors
+        os.killpg(runner.pid, signal.SIGKILL)
 
 
 def test_probes_of_one_guarantee_stay_in_one_worker() -> None:
