@@ -20,8 +20,8 @@ from rlef_lightning.execution.scratch import remove_abandoned
 
 FAREWELL_S = 10.0
 """Seconds for the daemon to end its runners and wipe its folders before it is killed."""
-REAP_S = 0.5
-"""Seconds for a shared daemon that we have started and left: it ends now, or others need it."""
+REAP_S = 0.1
+"""Seconds to see whether a shared daemon that has not taken its leave is dead; others may need it."""
 TICKS = 4
 """Looks at a silent daemon before it counts as hung, evenly over the time that it is given."""
 
@@ -43,9 +43,12 @@ class Reached:
     """Path of the socket of a shared daemon; empty: the daemon is ours alone."""
     pidfd: int = -1
     """A shared daemon that has greeted."""
+    given_up: bool = False
+    """True when it has not answered for too long."""
 
-    def kill(self) -> None:
-        """Ends a daemon that does not answer, and keeps others from joining it."""
+    def give_up(self) -> None:
+        """Kills a daemon that does not answer, as far as we know it, and keeps others from joining it."""
+        self.given_up = True
         if self.shared_at:
             with contextlib.suppress(OSError):
                 os.unlink(self.shared_at)
@@ -102,7 +105,7 @@ class Connection:
         try:
             message, _ = await asyncio.wait_for(read_frame(reader), timeout_s)
         except TimeoutError:
-            self._reached.kill()
+            self._reached.give_up()
             raise ExecutorError(
                 f"the sandbox's daemon was not ready after {timeout_s:g} s; raise start_timeout_s"
             ) from None
@@ -168,7 +171,7 @@ class Connection:
             return
         self._quiet_ticks = 0 if self._shows_life() else self._quiet_ticks + 1
         if self._quiet_ticks == TICKS:
-            self._reached.kill()
+            self._reached.give_up()
             self._reading.cancel()
             return
         if self._quiet_ticks <= 1:  # one is enough: a hung daemon's socket must not fill up with them
@@ -218,19 +221,27 @@ def leave_daemon(reached: Reached, sock: socket.socket, owner: int) -> None:
         sock.shutdown(socket.SHUT_WR)  # this half only: we leave on purpose, and wait
         hangup = select.poll()
         hangup.register(sock, 0)
-        hangup.poll(1000 * FAREWELL_S)
+        hangup.poll(1000 * (REAP_S if reached.given_up else FAREWELL_S))
         sock.shutdown(socket.SHUT_RDWR)
+    ending = not os.path.exists(reached.scratch)  # the last thing that it does
+    dead = has_ended(reached, FAREWELL_S if ending else REAP_S)
     if reached.pidfd >= 0:
         os.close(reached.pidfd)
     with contextlib.suppress(OSError):  # its daemon lives, or has removed it
-        if reached.process is not None and ended(reached.process, REAP_S):
+        if dead and reached.process is not None:
             shutil.rmtree(reached.scratch)
         elif reached.scratch:
             remove_abandoned(Path(reached.scratch))
 
 
-def ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """True when a child process ends in time."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout_s)
-    return process.returncode is not None
+def has_ended(reached: Reached, timeout_s: float) -> bool:
+    """True when a shared daemon ends in time; reaps it if it is our child."""
+    if reached.process is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            reached.process.wait(timeout_s)
+        return reached.process.returncode is not None
+    if reached.pidfd < 0:
+        return False
+    end = select.poll()
+    end.register(reached.pidfd, select.POLLIN)
+    return bool(end.poll(1000 * timeout_s))

@@ -38,6 +38,7 @@ from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
 from rlef_lightning.types import Interface, Limits, OutputRule, Report
 
+RETRY_PAUSE_S = 0.1
 STACK_BYTES = 256 << 20
 """Room for deep recursion in C; runners inherit it, and programs from them."""
 
@@ -82,8 +83,9 @@ class Pool:
             async with lend(request, client) as worker:
                 try:
                     return await worker.run(run.code, run.stdin, run.limits, run.extras)
-                except RunnerLostError as error:
+                except (RunnerLostError, OSError) as error:
                     failure = str(error)
+            await asyncio.sleep(RETRY_PAUSE_S)  # the lack of something may pass
         raise ExecutorError(f"a run failed {self.settings.retries + 1} times in the sandbox; last: {failure}")
 
     async def close(self) -> None:
@@ -214,6 +216,7 @@ def main() -> None:
     os.set_inheritable(fd, False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_STACK, STACK_BYTES, sys.maxsize)
+    sys.setswitchinterval(0.001)  # while a huge output is compared in a thread, the loop waits that long
     asyncio.run(live_until_told_to_end(socket.socket(fileno=fd), settings, folder))
 
 

@@ -55,6 +55,8 @@ class RunnerLink:
         self._clean = False
         self.missing: tuple[str, ...] = ()
         """Walls that the runner could not put up, and why; known once it is clean."""
+        self.own_disk = False
+        """True: the scratch folder is a file system of its own, whatever else fills the machine's."""
 
     @property
     def alive(self) -> bool:
@@ -66,6 +68,7 @@ class RunnerLink:
         if not self._clean:
             answer, _ = await self._answer(timeout_s)
             self.missing = tuple(answer.get("missing", self.missing))
+            self.own_disk = answer.get("own_disk", self.own_disk)
             self._clean = True
 
     async def run(
@@ -105,8 +108,14 @@ class RunnerLink:
         except TimeoutError:
             raise RunnerLostError(f"a runner did not answer within {timeout_s:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            said = self._log.read_text(errors="replace")[-2000:]
-            raise RunnerLostError(f"a runner died; it said: {said!r}") from None
+            raise RunnerLostError(f"a runner died; it said: {self._said()!r}") from None
+
+    def _said(self) -> str:
+        """The end of what the runner has printed."""
+        try:
+            return self._log.read_text(errors="replace")[-2000:]
+        except OSError as error:
+            return f"({error})"
 
 
 def _options(inside: Inside, place: Place, settings: Settings) -> dict[str, Any]:
@@ -141,7 +150,10 @@ async def ended_within(process: subprocess.Popen[bytes], timeout_s: float) -> bo
     if process.poll() is not None:
         return True
     loop = asyncio.get_running_loop()
-    descriptor, ended = os.pidfd_open(process.pid), asyncio.Event()
+    try:
+        descriptor, ended = os.pidfd_open(process.pid), asyncio.Event()
+    except OSError:  # no descriptor is left: it is not waited for
+        return False
     loop.add_reader(descriptor, ended.set)
     try:
         await asyncio.wait_for(ended.wait(), timeout_s)

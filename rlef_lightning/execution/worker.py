@@ -8,6 +8,7 @@ from dataclasses import replace
 from rlef_lightning.execution.link import RunnerLink, RunnerLostError
 from rlef_lightning.execution.place import Place
 from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
+from rlef_lightning.execution.scratch import lacks_room
 from rlef_lightning.execution.settings import Jail, Settings
 from rlef_lightning.types import Limits
 
@@ -46,6 +47,7 @@ class Worker:
         try:
             await self.start()
             assert self._link is not None
+            self._check_disk(limits)
             self._runs += 1
             kills = self._bound(limits)
             timeout_s = limits.wall_s + self._settings.grace_s
@@ -53,6 +55,7 @@ class Worker:
         except BaseException:  # also when cancelled: the runner is in the middle of something
             await asyncio.shield(self.stop())
             raise
+        self._check_disk(limits)  # full since then: that may be why it fails
         if not facts.stage:
             raise RunnerLostError(f"a program could not be set up: {facts.stderr.decode(errors='replace')}")
         if self._place.group is not None and facts.stopped is None and self._place.group.kills() > kills:
@@ -79,4 +82,15 @@ class Worker:
             await link.end()
 
     def _launch(self) -> RunnerLink:
-        return RunnerLink(self._jail, self._place, self._settings, self._runners)
+        try:
+            return RunnerLink(self._jail, self._place, self._settings, self._runners)
+        except OSError as error:  # no descriptors, no processes, no room, no interpreter
+            raise RunnerLostError(f"a runner cannot be launched: {error}") from error
+
+    def _check_disk(self, limits: Limits) -> None:
+        """Raises RunnerLostError when a program could fail for want of room that the limits promise it."""
+        own_disk = self._link is not None and self._link.own_disk
+        if not own_disk and lacks_room(self._place.scratch, limits.file_bytes):
+            raise RunnerLostError(
+                f"the disk of {self._place.scratch} has less than file_bytes ({limits.file_bytes}) free"
+            )

@@ -14,6 +14,8 @@ from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
 LIMITS = Limits(cpu_s=5.0, wall_s=20.0, memory_bytes=512 << 20)
 RULE = OutputRule()
 CANARY = "canary-9f1c2e"
+FORKED = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n"
+"""Begins a program that shall be seen to run: alone, its process looks like a spare one."""
 
 
 def children(pid: int) -> set[int]:
@@ -75,11 +77,13 @@ class Sandbox:
     def daemon(self) -> int:
         """Process id of the daemon."""
         assert self.executor._connection is not None
-        return self.executor._connection.process.pid
+        return self.executor._connection.pid
 
     def runner(self) -> int:
         """Process id of one runner: all that is below it is one process, the spare or the program."""
-        return next((pid for pid in children(self.daemon) if len(children(pid)) == 1), 0)
+        found = [pid for pid in children(self.daemon) if len(children(pid)) == 1]
+        assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
+        return found[0]
 
     def _count_at_rest(self) -> int:
         """Processes below the daemon once their number has stayed the same for a while."""

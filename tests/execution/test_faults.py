@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandboxing import LIMITS, RULE, Sandbox, alive, children
+from sandboxing import FORKED, LIMITS, RULE, Sandbox, alive, children
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Report, TestCase, Verdict
 
 SLEEP = "import time\ntime.sleep(0.5)\nprint(7)"
@@ -87,9 +88,10 @@ def test_a_dead_daemon_is_replaced_and_the_judgement_repeated(fresh: Sandbox) ->
 def test_a_daemon_that_keeps_dying_is_an_error(fresh: Sandbox) -> None:
     async def main() -> None:
         await fresh.executor.start()
-        task = asyncio.create_task(judge(fresh, "import time\ntime.sleep(15)\nprint(7)"))
+        task = asyncio.create_task(judge(fresh, FORKED + "time.sleep(15)\nprint(7)"))
         for _ in range(2):  # retries = 1
-            await asyncio.sleep(0.8)
+            while not (alive(fresh.daemon) and len(children(fresh.daemon)) > fresh.idle):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             os.kill(fresh.daemon, signal.SIGKILL)
         await asyncio.wait_for(task, 30)
 
@@ -147,6 +149,24 @@ def test_a_cancelled_judgement_ends_its_program(fresh: Sandbox) -> None:
 
     fresh.loop.run_until_complete(main())
     fresh.assert_healthy()
+
+
+def test_what_a_cancelled_judgement_had_queued_does_not_run(fresh: Sandbox) -> None:
+    tests = [TestCase(stdin="", expected_stdout="")] * 20  # of 15 s each: 300 s if they ran
+
+    async def main() -> None:
+        judging = fresh.executor.judge(
+            FORKED + "time.sleep(15)", tests, limits=LIMITS, rule=RULE, stop_at_first_failure=False
+        )
+        task = asyncio.create_task(judging)
+        while len(children(fresh.daemon)) <= fresh.idle:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _ in range(5):
+            assert (await judge(fresh, "print(7)")).passed
+
+    fresh.loop.run_until_complete(asyncio.wait_for(main(), 60))
 
 
 def test_a_request_larger_than_any_buffer(fresh: Sandbox) -> None:
@@ -241,6 +261,7 @@ def test_a_daemon_that_cannot_start_is_an_error(fresh: Sandbox, monkeypatch: pyt
 TRAINER = """
 import asyncio, sys, time
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Limits, OutputRule, TestCase
 
 async def main():
@@ -310,6 +331,15 @@ def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: S
     fresh.executor.close_now()
     fresh.assert_healthy()
     assert not Path(scratch).exists()
+
+
+def test_what_was_left_half_removed_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    for name, age_s in {"old": 7200, "new": 60}.items():
+        folder = tmp_path / f"{PREFIX}{name}.0123456789abcdef"
+        (folder / "0" / "worker-0").mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    sweep_abandoned(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PREFIX}new.0123456789abcdef"]
 
 
 def test_a_verdict_is_never_made_of_a_failure(fresh: Sandbox) -> None:

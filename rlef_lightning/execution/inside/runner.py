@@ -71,7 +71,7 @@ def main() -> None:
     walls = Walls(options, folder)
     walls.missing += [missing] if missing else []
     prepare_folder(folder, walls)
-    send(control, {"clean": True, "missing": walls.missing})
+    send(control, {"clean": True, "missing": walls.missing, "own_disk": walls.own_disk})
     with contextlib.suppress(EOFError, ConnectionError):
         serve(control, folder, walls)
 

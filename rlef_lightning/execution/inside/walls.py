@@ -40,6 +40,7 @@ class Walls:
     def __init__(self, options: dict[str, Any], folder: str):
         self.uid: int | None = options["uid"]
         self.missing: list[str] = []
+        self.own_disk = False
         self._neighbours: int | None = options["neighbours"]
         self._readable, self._folder = [*options["readable"], "/proc"], folder
         self._filter: Filter | None = None
@@ -57,6 +58,7 @@ class Walls:
     def _mount(self, size: int, files: int) -> None:
         try:
             namespaces.mount_scratch(os.path.dirname(self._folder), size, files)
+            self.own_disk = True
         except OSError as error:
             self.missing.append(f"no scratch file system of its own: {error.strerror}")
 
