@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,14 @@ def alive(pid: int) -> bool:
     """True while the process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def in_scratch_folder(pid: int) -> bool:
+    """True for a program and for a spare process, not for the runner."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").endswith("/disk/run")
     except OSError:
         return False
 
@@ -86,13 +95,12 @@ class Sandbox:
         return found[0]
 
     def _count_at_rest(self) -> int:
-        """Processes below the daemon once their number has stayed the same for a while."""
-        count, looks = -1, 0
-        while looks < 20:
-            before, count = count, len(children(self.daemon))
-            looks = looks + 1 if count == before else 0
+        """Processes below the daemon once each worker has its spare one."""
+        for _ in range(1000):
+            if sum(map(in_scratch_folder, children(self.daemon))) == self.executor.workers:
+                break
             time.sleep(0.01)
-        return count
+        return len(children(self.daemon))
 
     def at_rest(self) -> bool:
         """True once the daemon has below it what it has when idle; False when that does not come about.
