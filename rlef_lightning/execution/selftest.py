@@ -26,7 +26,8 @@ from rlef_lightning.execution.worker import Worker
 
 LOOK_S = 0.004
 """Seconds between two looks at a watched probe."""
-AT_REST_LOOKS = 10
+REST_S = 0.04
+"""Seconds in which a runner has forked the process for the next run."""
 SETTLE_S = 2.0
 """Seconds in which what a probe has left must be gone; a process that was killed takes a moment to vanish."""
 
@@ -63,22 +64,19 @@ def spread(probes: Iterable[Probe], workers: int) -> list[list[Probe]]:
 async def prove_worker(worker: Worker, dear: Sequence[Probe], decoys: Decoys) -> list[tuple[str, str]]:
     """Guarantee and reason of each probe, the reason empty where it was stopped."""
     found = []
-    idle = await count_at_rest(worker)
     for probe in (*WALLS, *REACH, *dear):
-        reason = await attempt(worker, probe, decoys, idle)
+        reason = await attempt(worker, probe, decoys)
         if reason and probe.watched:
-            reason = await attempt(worker, PATIENT_PRIVILEGES, decoys, idle)
+            reason = await attempt(worker, PATIENT_PRIVILEGES, decoys)
         found.append((probe.guarantee, reason))
     return found
 
 
-async def attempt(worker: Worker, probe: Probe, decoys: Decoys, idle: int) -> str:
-    """One probe in one worker: words for what it could do, or empty.
-
-    `idle` is the number of processes below the worker while nothing runs.
-    """
+async def attempt(worker: Worker, probe: Probe, decoys: Decoys) -> str:
+    """One probe in one worker: words for what it could do, or empty."""
     try:
         await worker.start()
+        before = set(descendants_of(worker.process))
         seen: dict[int, Mapping[str, str]] = {}
         run = asyncio.ensure_future(worker.try_out(probe.code.encode(), decoys.to_json(), probe.limits))
         while probe.watched and not run.done():
@@ -86,34 +84,24 @@ async def attempt(worker: Worker, probe: Probe, decoys: Decoys, idle: int) -> st
             await asyncio.wait([run], timeout=LOOK_S)
         facts = await run
         await worker.start()  # until it has cleaned up
-        survivors = await left_over(worker, idle)
+        survivors = await left_over(worker, before) if probe.leaves else 0
     except RunnerLostError as error:
         return f"its probe failed: {error}"
-    for pid in descendants_of(worker.process):
-        seen.pop(pid, None)  # the runner, its helper, and the process that waits for the next job
     outcome = Outcome(facts=facts, decoys=decoys, credentials=tuple(seen.values()), survivors=survivors)
     return verdict(probe, outcome)
 
 
-async def count_at_rest(worker: Worker) -> int:
-    """Processes below the worker once their number has stayed the same for a while."""
-    await worker.start()
-    count, looks = -1, 0
-    while looks < AT_REST_LOOKS:
-        before, count = count, len(descendants_of(worker.process))
-        looks = looks + 1 if count == before else 0
-        await asyncio.sleep(LOOK_S)
-    return count
+async def left_over(worker: Worker, before: set[int]) -> int:
+    """Processes of the worker that stay, beyond those before the run.
 
-
-async def left_over(worker: Worker, idle: int) -> int:
-    """Processes of the worker that stay, beyond those of an idle one."""
-    left = len(descendants_of(worker.process)) - idle
-    for _ in range(round(SETTLE_S / LOOK_S)):
+    One of the new ones is the process that the runner has forked for the next run, perhaps only later.
+    """
+    left = 0
+    for _ in range(round(SETTLE_S / REST_S)):
+        await asyncio.sleep(REST_S)
+        left = len(set(descendants_of(worker.process)) - before) - 1
         if left <= 0:
             break
-        await asyncio.sleep(LOOK_S)
-        left = len(descendants_of(worker.process)) - idle
     return max(0, left)
 
 

@@ -146,6 +146,7 @@ class Sandbox:
         """Whatever a run might leave behind, as it is while the executor is idle."""
         assert self.executor._connection is not None
         scratch = self.executor._connection.scratch
+        assert self.at_rest()
         states, below = processes(), children(self.daemon)
         dead = [pid for pid, (state, _) in states.items() if state == "Z"]
         return {

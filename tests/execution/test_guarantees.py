@@ -45,6 +45,7 @@ ENDED = RunFacts(
     stdout=b"", stderr=b"",
 )  # fmt: skip
 NOBODY = {
+    "Pid": "\t4711", "NSpid": "\t4711\t7",
     "Uid": "\t60706\t60706\t60706\t60706", "Gid": "\t60706\t60706\t60706\t60706", "Groups": "\t",
     "CapInh": "\t00", "CapPrm": "\t00", "CapEff": "\t00", "CapAmb": "\t00", "NoNewPrivs": "\t1",
 }  # fmt: skip
@@ -132,6 +133,17 @@ def test_what_arrives_outside_counts_whatever_the_probe_says(decoys: Decoys, tmp
         "reach TCP of the machine", "reach UDP of the machine", "reach an abstract socket of the machine",
         "reach a socket with a path of the machine",
     }  # fmt: skip
+
+
+def test_the_program_is_found_among_the_processes(decoys: Decoys) -> None:
+    (probe,) = [probe for probe in ALL if probe.guarantee == "privileges"]
+    said = outcome(decoys, stdout=b'{"pid": 7, "gained": []}')
+    runner = {**NOBODY, "NSpid": "\t4710\t1", "Uid": "\t0\t0\t0\t0"}
+    assert verdict(probe, replace(said, credentials=(runner, NOBODY))) == ""
+    assert (
+        verdict(probe, replace(said, credentials=(runner, {**NOBODY, "Uid": runner["Uid"]}))) == "act as root"
+    )
+    assert "not seen from outside" in verdict(probe, replace(said, credentials=(runner,)))
 
 
 def test_rights_are_read_from_the_kernels_words() -> None:

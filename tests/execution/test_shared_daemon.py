@@ -299,7 +299,7 @@ else:
 """
 
     async def main() -> TestResult:
-        executor = SubprocessExecutor(namespaces=False, workers=1, share_as="mine", drop_user=False)
+        executor = SubprocessExecutor(namespaces=False, workers=1, share_as="mine", drop_user=False, required=[])
         await executor.start()
         connection = executor._connection
         assert connection is not None

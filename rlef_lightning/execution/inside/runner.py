@@ -103,8 +103,20 @@ def serve(control: int, folder: str, walls: Walls) -> None:
 
 def prepare_folder(folder: str, walls: Walls) -> None:
     """Empties the scratch folder, and lets programs into it when it is a new one."""
+    if walls.uid is None:
+        open_up(folder)
     if empty_folder(folder, walls.uid):
         walls.surround()
+
+
+def open_up(folder: str) -> None:
+    """Sets the folders above right again: a program of the same user may have closed them to us."""
+    above = [folder]
+    for _ in range(3):
+        above.insert(0, os.path.dirname(above[0]))
+    for path in above[:-1]:
+        with contextlib.suppress(OSError):  # on mounts that nobody can write to, nobody has
+            os.chmod(path, 0o711)
 
 
 def warm_up(options: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import struct
 
@@ -145,6 +146,19 @@ class Filter:
     def __init__(self) -> None:
         self._bytes = program_filter()
         self._program = _FilterProgram(len(self._bytes) // 8, self._bytes)
+
+    def try_out(self) -> None:
+        """Loads it in a copy of this process; raises OSError where the kernel does not accept it."""
+        copy = os.fork()
+        if copy == 0:
+            try:
+                self.load()
+            except OSError as error:
+                os._exit(error.errno or errno.EINVAL)
+            os._exit(0)
+        refusal = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+        if refusal:
+            raise OSError(refusal, os.strerror(refusal))
 
     def load(self) -> None:
         """From here on, for this process and all its children. Raises OSError.

@@ -53,7 +53,9 @@ class Walls:
         namespaces.keep_capabilities(namespaces.RUNNER_CAPABILITIES)
         try:
             self._filter = Filter()
+            self._filter.try_out()
         except OSError as error:
+            self._filter = None
             self.missing.append(f"no filter of system calls: {error.strerror}")
 
     def _mount(self, size: int, files: int, outer: int) -> None:

@@ -12,6 +12,8 @@ from rlef_lightning.execution.worker import room_beside
 
 _SHORT_CPU = replace(LIMITS, cpu_s=0.02)
 _SHORT_WALL = replace(LIMITS, wall_s=0.04)
+_MUCH_MEMORY = replace(LIMITS, memory_bytes=4 << 30)
+"""Nothing of it is used: stacks of threads are address space, whose end would hide a missing limit."""
 _LITTLE_OUTPUT = replace(LIMITS, output_bytes=64 << 10)
 
 
@@ -167,11 +169,13 @@ ready, told = os.pipe()
 if os.fork() == 0:
     os.setsid()
     for number in (1, 2, 3, 15): signal.signal(number, signal.SIG_IGN)
-    if os.fork() == 0:
-        os.write(told, b"1")
-        time.sleep(20)
+    for _ in range(3):
+        if os.fork() == 0:
+            os.write(told, b"1")
+            time.sleep(20)
+            os._exit(0)
     os._exit(0)
-os.read(ready, 1)
+for _ in range(3): os.read(ready, 1)
 open("left", "w").close()
 print(1)
 """
@@ -195,10 +199,13 @@ def bounds(settings: Settings) -> tuple[Probe, ...]:
         Probe(guarantee="memory", code=_MEMORY_CODE, judge=_judge_memory),
         _total_memory(settings),
         Probe(guarantee="process_count", code=_FORKS, judge=partial(_judge_count, what="processes")),
-        Probe(guarantee="process_count", code=_THREADS, judge=partial(_judge_count, what="threads")),
+        Probe(
+            guarantee="process_count", code=_THREADS, judge=partial(_judge_count, what="threads"),
+            limits=_MUCH_MEMORY,
+        ),
         Probe(guarantee="file_size", code=_FILE_SIZE_CODE, judge=_judge_file_size),
         _disk(settings),
-        Probe(guarantee="survivors", code=_LEAVES, judge=_judge_survivors),
+        Probe(guarantee="survivors", code=_LEAVES, judge=_judge_survivors, leaves=True),
         Probe(
             guarantee="survivors", code=_LOOKS,
             judge=lambda outcome: "find files of an earlier run" if outcome.listed else "",

@@ -62,7 +62,9 @@ class Decoys:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", 0))
         path, abstract = (socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
-        path.bind(str(self._folder / "socket"))
+        folder = os.open(self._folder, os.O_PATH)
+        path.bind(f"/proc/self/fd/{folder}/socket")  # the whole path may be longer than an address
+        os.close(folder)
         (self._folder / "socket").chmod(0o777)
         abstract.bind(f"\0{self.token}")
         for one in (path, abstract):

@@ -12,7 +12,7 @@ from rlef_lightning.execution.runs import RunFacts
 from rlef_lightning.types import Limits
 
 LIMITS = Limits(
-    cpu_s=10.0, wall_s=30.0, memory_bytes=256 << 20, output_bytes=1 << 20, file_bytes=1 << 20, processes=8
+    cpu_s=10.0, wall_s=10.0, memory_bytes=256 << 20, output_bytes=1 << 20, file_bytes=1 << 20, processes=8
 )
 
 
@@ -27,9 +27,9 @@ class Outcome:
     facts: RunFacts
     decoys: Decoys
     credentials: tuple[Mapping[str, str], ...]
-    """/proc/<pid>/status of the program's processes, each as it was last seen from outside."""
+    """/proc/<pid>/status of the worker's processes, each as it was last seen from outside."""
     survivors: int
-    """Processes of the worker after the run, beyond those before it."""
+    """Processes that the program has left."""
 
     @property
     def said(self) -> Any:
@@ -61,6 +61,8 @@ class Probe:
     limits: Limits = LIMITS
     watched: bool = False
     """True: its processes are looked at from outside while they run."""
+    leaves: bool = False
+    """True: what it leaves behind is looked for."""
 
 
 def verdict(probe: Probe, outcome: Outcome) -> str:

@@ -79,6 +79,7 @@ def clone(flags):
     "As fork, with flags; what it has made ends at once."
     born = libc.syscall(220 if ARM else 56, flags | 17, 0, 0, 0, 0)
     if born == 0: os._exit(0)
+    if born > 0: os.waitpid(born, 0)
     return born
 NEW_USER, NEW_PIDS = 0x10000000, 0x20000000
 """
@@ -95,11 +96,11 @@ _SYSTEM_CALL_ACTS = {
     "use System V semaphores": "call(libc.semget, 0, 0, 0)",
     "use System V queues": "call(libc.msgget, 0x7a5b1c, 0)",
     "make files in memory": "call(libc.memfd_create, b'probe', 0)",
-    "be traced": "call(libc.ptrace, 0, 0, None, None)",
     "use bpf": "call(libc.syscall, 280 if ARM else 321, 0, None, 0)",
     "use performance counters": "call(libc.syscall, 241 if ARM else 298, None, 0, -1, -1, 0)",
     "handle page faults": "call(libc.syscall, 282 if ARM else 323, 1)",
     "change its personality": "call(libc.personality, 0xFFFFFFFF)",
+    "be traced": "call(libc.ptrace, 0, 0, None, None)",  # the last one: from now on any signal would stop it
 }
 
 REACH = (
