@@ -24,6 +24,9 @@ from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase
 LIMITS = Limits(cpu_s=5.0, wall_s=20.0, memory_bytes=512 << 20)
 RULE = OutputRule()
 CANARY = "canary-9f1c2e"
+FORKED = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n"
+"""Begins a program that shall be seen to run: alone, its process looks like a spare one."""
+
 BACKENDS: dict[str, type[DaemonExecutor]] = {
     "subprocess": SubprocessExecutor,
     "nsjail": NsjailExecutor,
@@ -70,14 +73,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def count_at_rest(daemon: int) -> int:
-    """Processes below the daemon once their number has stayed the same for a while."""
-    count, looks = -1, 0
-    while looks < 20:
-        before, count = count, len(children(daemon))
-        looks = looks + 1 if count == before else 0
-        time.sleep(0.01)
-    return count
+def in_scratch_folder(pid: int) -> bool:
+    """True for a program and for a spare process, not for the runner."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").endswith("/disk/run")
+    except OSError:
+        return False
 
 
 class Sandbox:
@@ -86,7 +87,7 @@ class Sandbox:
     def __init__(self, executor: DaemonExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
-        self.idle = count_at_rest(self.daemon)
+        self.idle = self._count_at_rest()
         """Processes below an idle daemon: each worker's runner and spare process, and what keeps its jail."""
 
     def judge(
@@ -121,6 +122,14 @@ class Sandbox:
         found = [pid for pid in children(self.daemon) if len(children(pid)) == 1]
         assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
         return found[0]
+
+    def _count_at_rest(self) -> int:
+        """Processes below the daemon once each worker has its spare one."""
+        for _ in range(1000):
+            if sum(map(in_scratch_folder, children(self.daemon))) == self.executor.workers:
+                break
+            time.sleep(0.01)
+        return len(children(self.daemon))
 
     def at_rest(self) -> bool:
         """True once the daemon has below it what it has when idle; False when that does not come about.

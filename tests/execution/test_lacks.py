@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ranks import open_folder, until
-from sandboxing import LIMITS, RULE, Sandbox, alive, children
+from sandboxing import FORKED, LIMITS, RULE, Sandbox, alive, children
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
@@ -164,10 +164,7 @@ def test_no_room_on_the_disk(loop: asyncio.AbstractEventLoop, small_disk: Path) 
 def test_a_disk_that_fills_up_during_a_run_is_no_verdict(
     loop: asyncio.AbstractEventLoop, small_disk: Path
 ) -> None:
-    code = (
-        "import os, time\nos.fork() or time.sleep(60)\ntime.sleep(1)\n"
-        "with open('f', 'w') as f:\n    f.write('7' * 100_000)\nprint(7)"
-    )
+    code = f"{FORKED}time.sleep(1)\nwith open('f', 'w') as f:\n    f.write('7' * 100_000)\nprint(7)"
 
     async def main(sandbox: Sandbox) -> None:
         await sandbox.executor.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ranks import Rank, open_folder, until
-from sandboxing import LIMITS, RULE, alive, children
+from sandboxing import FORKED, LIMITS, RULE, alive, children
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor, meeting
@@ -22,7 +22,7 @@ from rlef_lightning.types import TestCase, TestResult
 Start = Callable[..., list[Rank]]
 TORCHRUN = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "run-1"}
 SEVEN = ("print(7)", [("", "7")])
-SLEEP = ("import os, time\nos.fork() or time.sleep(60)\ntime.sleep(1)\nprint(7)", [("", "7")])
+SLEEP = ("import time\ntime.sleep(1)\nprint(7)", [("", "7")])
 NAP = ("import time\ntime.sleep(0.2)\nprint(7)", [("", "7")])
 ACCEPTED = ["accepted"]
 
@@ -72,7 +72,7 @@ def test_ranks_elect_one_daemon_which_ends_with_the_last(start: Start, runtime: 
     ranks = start(number)
     daemon = started_together(ranks)
     assert len(list(runtime.glob("rlef-executor-*"))) == 1
-    assert until(lambda: len(children(daemon)) == 4)  # the workers are those of the node, each with a spare
+    assert until(lambda: len(children(daemon)) == 4)  # the workers, each with its spare, are the node's
     for rank in ranks:
         assert rank.do("judge", *SEVEN) == ACCEPTED
     for rank in ranks[:-1]:  # the one that started the daemon is among them, or is the last
@@ -95,11 +95,20 @@ def test_a_closed_executor_starts_again(start: Start) -> None:
     assert one.do("start")["daemon"] != daemon
 
 
-def test_a_rank_uses_the_workers_that_others_leave_idle(start: Start) -> None:
+def test_a_rank_uses_the_workers_that_others_leave_idle(start: Start, runtime: Path) -> None:
     ranks = start(2)
-    daemon = started_together(ranks)
-    ranks[1].ask("judge", SLEEP[0], [("", "7"), ("", "7")])
-    assert until(lambda: len(children(daemon)) == 6)  # 2 runners, 2 programs of 2 processes: all of this rank
+    started_together(ranks)
+    folder = open_folder(runtime.parent / "together")
+    code = f"""
+import os, time
+me = input()
+open({str(folder)!r} + "/" + me, "w")
+while len(os.listdir({str(folder)!r})) < 2:
+    time.sleep(0.01)
+print("met")
+"""
+    # each waits for the other: both workers of the node must run programs of this one rank
+    assert ranks[1].do("judge", code, [("a", "met"), ("b", "met")]) == 2 * ACCEPTED
 
 
 def test_a_long_queue_of_one_rank_does_not_hold_up_another(start: Start) -> None:
@@ -112,17 +121,19 @@ def test_a_long_queue_of_one_rank_does_not_hold_up_another(start: Start) -> None
     assert not greedy.replied(queued[-1])
 
 
-def test_a_killed_rank_takes_its_runs_along_and_nothing_else(start: Start) -> None:
+def test_a_killed_rank_takes_its_runs_along_and_nothing_else(start: Start, runtime: Path) -> None:
     killed, other = ranks = start(2)
     daemon = started_together(ranks)
-    killed.ask("judge", "import os, time\nos.fork()\ntime.sleep(40)", [("", "")] * 10)
-    assert until(lambda: len(children(daemon)) == 6)
+    folder = open_folder(runtime.parent / "begun")
+    begun = f"import time\nopen({str(folder)!r} + '/' + input(), 'w')\ntime.sleep(40)"
+    killed.ask("judge", begun, [(str(number), "") for number in range(10)])
+    assert until(lambda: len(list(folder.iterdir())) == 2)
     before = children(daemon)
     killed.signal(signal.SIGKILL)
     assert other.do("judge", *SEVEN) == ACCEPTED  # both workers were taken, for 40 s
     assert other.do("start")["daemon"] == daemon
     assert until(lambda: not any(alive(pid) for pid in before))  # the runners, too, were in the middle of it
-    assert until(lambda: len(children(daemon)) <= 4)  # what was queued does not run
+    assert len(list(folder.iterdir())) == 2  # what was queued did not run
 
 
 def test_a_killed_rank_is_missed_although_a_forked_process_holds_its_socket(start: Start) -> None:
@@ -154,8 +165,8 @@ def test_nothing_outlives_the_ranks(start: Start, runtime: Path, number: signal.
 def test_a_killed_daemon_is_replaced_by_one_for_all(start: Start) -> None:
     ranks = start(4)
     daemon = started_together(ranks)
-    numbers = [rank.ask("judge", *SLEEP) for rank in ranks]
-    assert until(lambda: len(children(daemon)) == 6)  # 2 runners, 2 programs of 2 processes
+    numbers = [rank.ask("judge", FORKED + SLEEP[0], SLEEP[1]) for rank in ranks]
+    assert until(lambda: len(children(daemon)) == 6)
     os.kill(daemon, signal.SIGKILL)
     assert [rank.reply(number) for rank, number in zip(ranks, numbers, strict=True)] == [ACCEPTED] * 4
     assert started_together(ranks) != daemon
@@ -164,7 +175,7 @@ def test_a_killed_daemon_is_replaced_by_one_for_all(start: Start) -> None:
 def test_a_daemon_that_keeps_dying_is_an_error_in_every_rank(start: Start) -> None:
     ranks = start(2)
     daemon = started_together(ranks)
-    numbers = [rank.ask("judge", "import os, time\nos.fork()\ntime.sleep(40)", [("", "")]) for rank in ranks]
+    numbers = [rank.ask("judge", FORKED + "time.sleep(40)", [("", "")]) for rank in ranks]
     for _ in range(2):  # retries = 1
         assert until(lambda now=daemon: len(children(now)) == 6)
         os.kill(daemon, signal.SIGKILL)

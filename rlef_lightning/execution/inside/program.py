@@ -14,7 +14,6 @@ import io
 import linecache
 import marshal
 import os
-import random
 import signal
 import sys
 import threading
@@ -119,13 +118,10 @@ def become_program(fds: Sequence[int], folder: str) -> None:
 
 
 def fresh_interpreter(folder: str) -> None:
-    """Makes the forked interpreter look newly started."""
+    """Makes the forked interpreter look newly started, as far as the runner could not do it (`warm_up`)."""
     hooks.release()
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the runner's
-    for name in [name for name in os.environ if name.startswith("PYTHON")]:
-        del os.environ[name]
     sys.path.insert(0, folder)
-    random.seed(0)  # the same program gets the same verdict each time
 
 
 def fresh_namespace(job: Letter) -> dict[str, Any]:

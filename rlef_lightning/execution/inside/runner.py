@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import resource
 import sys
 import threading
@@ -119,7 +120,10 @@ def open_up(folder: str) -> None:
 
 
 def warm_up(options: dict[str, Any]) -> None:
-    """Imports what programs import, builds the built-ins of `site`, and freezes the heap."""
+    """Imports what programs import, builds the built-ins of `site`, and freezes the heap.
+
+    Whatever can be the same for all programs is done here, not once for each.
+    """
     for name in PRELOADED.split():
         importlib.import_module(name)
     site = importlib.import_module("_sitebuiltins")
@@ -127,7 +131,8 @@ def warm_up(options: dict[str, Any]) -> None:
         setattr(builtins, name, site.Quitter(name, "Ctrl-D (i.e. EOF)"))
     prepare_streams()
     for name in set(os.environ) - PROGRAM_ENVIRONMENT:
-        del os.environ[name]  # what the jail or the shell has added
+        del os.environ[name]  # what the jail or the shell has added, and what was meant for the runner
+    random.seed(0)  # the same program gets the same verdict each time
     if options["packages"]:
         sys.path += options["packages"]
         importlib.import_module("numpy")
