@@ -198,7 +198,7 @@ os.chdir("/")
 os.rmdir(home)
 os.symlink({str(tmp_path)!r}, home)
 """
-    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False), loop)
+    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False, required=[]), loop)
     try:
         sandbox.run(swap)  # refused, or done: either way it harms nothing
         assert sandbox.run("import os\nprint(os.listdir('.'))", expected="[]").passed
