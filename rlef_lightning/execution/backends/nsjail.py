@@ -9,6 +9,8 @@ from rlef_lightning.execution.backends.helper import EVERYTHING, HelperExecutor
 from rlef_lightning.execution.settings import Inside, Jail, View
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_LINKS = {"stdin": "/0", "stdout": "/1", "stderr": "/2", "fd": ""}
+"""Names in /dev of a process's own descriptors, below /proc/self/fd."""
 
 
 class Nsjail:
@@ -29,6 +31,8 @@ class Nsjail:
         """
         shown = [part for path in view.readable for part in ("--bindmount_ro", path)]
         devices = [part for path in _DEVICES for part in ("--bindmount", path)]
+        for name, number in _LINKS.items():
+            devices += ["--symlink", f"/proc/self/fd{number}:/dev/{name}"]
         return [
             self._binary, "--mode", "o", "--really_quiet", "--keep_env", "--keep_caps", "--disable_rlimits",
             "--time_limit", "0", "--nice_level", "0", "--hostname", "jail", "--iface_no_lo", "--proc_rw",
