@@ -81,13 +81,22 @@ def in_scratch_folder(pid: int) -> bool:
         return False
 
 
+def count_at_rest(daemon: int, workers: int) -> int:
+    """Processes below the daemon once each worker has its spare one."""
+    for _ in range(1000):
+        if sum(map(in_scratch_folder, children(daemon))) == workers:
+            break
+        time.sleep(0.01)
+    return len(children(daemon))
+
+
 class Sandbox:
     """An executor with its event loop, for tests that are plain functions."""
 
     def __init__(self, executor: DaemonExecutor, loop: asyncio.AbstractEventLoop):
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
-        self.idle = self._count_at_rest()
+        self.idle = count_at_rest(self.daemon, executor.workers)
         """Processes below an idle daemon: each worker's runner and spare process, and what keeps its jail."""
 
     def judge(
@@ -122,14 +131,6 @@ class Sandbox:
         found = [pid for pid in children(self.daemon) if len(children(pid)) == 1]
         assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
         return found[0]
-
-    def _count_at_rest(self) -> int:
-        """Processes below the daemon once each worker has its spare one."""
-        for _ in range(1000):
-            if sum(map(in_scratch_folder, children(self.daemon))) == self.executor.workers:
-                break
-            time.sleep(0.01)
-        return len(children(self.daemon))
 
     def at_rest(self) -> bool:
         """True once the daemon has below it what it has when idle; False when that does not come about.

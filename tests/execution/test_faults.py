@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandboxing import FORKED, LIMITS, RULE, Sandbox, alive, children
+from sandboxing import FORKED, LIMITS, RULE, Sandbox, alive, children, count_at_rest
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
@@ -282,11 +282,6 @@ executor = asyncio.run(main())
 """
 
 
-def with_two_below(daemon: int) -> list[int]:
-    """The runners whose program has forked once: below them are its two processes."""
-    return [pid for pid in children(daemon) if len(children(pid)) == 2]
-
-
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "exits"])
 def test_nothing_outlives_the_trainer(how: str) -> None:
     trainer = subprocess.Popen(
@@ -296,14 +291,15 @@ def test_nothing_outlives_the_trainer(how: str) -> None:
         assert trainer.stdout is not None
         assert trainer.stdin is not None
         daemon, scratch = trainer.stdout.readline().split()
+        idle = count_at_rest(int(daemon), workers=2)
         pids = {int(daemon), *children(int(daemon))}
         if how != "exits":
             trainer.stdin.write("\n")
             trainer.stdin.flush()
             deadline = time.monotonic() + 10
-            while len(forked := with_two_below(int(daemon))) < 2 and time.monotonic() < deadline:
+            while len(children(int(daemon))) < idle + 2 and time.monotonic() < deadline:
                 pass
-            assert len(forked) == 2
+            assert len(children(int(daemon))) == idle + 2  # each program has forked once
             pids |= children(int(daemon))
             trainer.send_signal(signal.Signals[how])
         trainer.wait(10)

@@ -95,20 +95,11 @@ def test_a_closed_executor_starts_again(start: Start) -> None:
     assert one.do("start")["daemon"] != daemon
 
 
-def test_a_rank_uses_the_workers_that_others_leave_idle(start: Start, runtime: Path) -> None:
+def test_a_rank_uses_the_workers_that_others_leave_idle(start: Start) -> None:
     ranks = start(2)
-    started_together(ranks)
-    folder = open_folder(runtime.parent / "together")
-    code = f"""
-import os, time
-me = input()
-open({str(folder)!r} + "/" + me, "w")
-while len(os.listdir({str(folder)!r})) < 2:
-    time.sleep(0.01)
-print("met")
-"""
-    # each waits for the other: both workers of the node must run programs of this one rank
-    assert ranks[1].do("judge", code, [("a", "met"), ("b", "met")]) == 2 * ACCEPTED
+    daemon = started_together(ranks)
+    ranks[1].ask("judge", FORKED + "time.sleep(40)", [("", ""), ("", "")])
+    assert until(lambda: len(children(daemon)) == 6)  # 2 runners, 2 programs of 2 processes: all of this rank
 
 
 def test_a_long_queue_of_one_rank_does_not_hold_up_another(start: Start) -> None:
@@ -121,19 +112,17 @@ def test_a_long_queue_of_one_rank_does_not_hold_up_another(start: Start) -> None
     assert not greedy.replied(queued[-1])
 
 
-def test_a_killed_rank_takes_its_runs_along_and_nothing_else(start: Start, runtime: Path) -> None:
+def test_a_killed_rank_takes_its_runs_along_and_nothing_else(start: Start) -> None:
     killed, other = ranks = start(2)
     daemon = started_together(ranks)
-    folder = open_folder(runtime.parent / "begun")
-    begun = f"import time\nopen({str(folder)!r} + '/' + input(), 'w')\ntime.sleep(40)"
-    killed.ask("judge", begun, [(str(number), "") for number in range(10)])
-    assert until(lambda: len(list(folder.iterdir())) == 2)
+    killed.ask("judge", FORKED + "time.sleep(40)", [("", "")] * 10)
+    assert until(lambda: len(children(daemon)) == 6)
     before = children(daemon)
     killed.signal(signal.SIGKILL)
     assert other.do("judge", *SEVEN) == ACCEPTED  # both workers were taken, for 40 s
     assert other.do("start")["daemon"] == daemon
     assert until(lambda: not any(alive(pid) for pid in before))  # the runners, too, were in the middle of it
-    assert len(list(folder.iterdir())) == 2  # what was queued did not run
+    assert until(lambda: len(children(daemon)) <= 4)  # what was queued does not run
 
 
 def test_a_killed_rank_is_missed_although_a_forked_process_holds_its_socket(start: Start) -> None:
