@@ -36,11 +36,17 @@ def main(args: Sequence[str] | None = None) -> None:
             purpose are printed in one line, with exit code 1.
     """
     from rlef_lightning.errors import RLEFError
-    from rlef_lightning.fast_help import skip_unused_imports
+    from rlef_lightning.fast_help import skip_imports, start_without_stand_ins, unused_modules
 
     arguments = list(sys.argv[1:] if args is None else args)
-    if any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in arguments):
-        skip_unused_imports()
+    if arguments[:1] == ["doctor"]:  # before Lightning is loaded
+        from rlef_lightning.execution.doctor import main as examine
+
+        raise SystemExit(examine(arguments[1:]))
+    # A program that calls this goes on after help, so only the command line may leave modules out.
+    unused = unused_modules(arguments) if args is None else ()
+    if unused:
+        skip_imports(unused)
     try:
         _run(arguments, from_command_line=args is None)
     except RLEFError as error:
@@ -57,6 +63,8 @@ def main(args: Sequence[str] | None = None) -> None:
             raise SystemExit(128 + signal.SIGTERM) from error
         raise
     except Exception as error:
+        if unused:
+            start_without_stand_ins()
         if type(error).__name__ != "MisconfigurationException":
             raise
         _fail(str(error), error)

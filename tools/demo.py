@@ -44,7 +44,9 @@ def rlef(command: str, out: Path, *options: str) -> None:
     """Run one rlef command in `out`, where the config's relative paths end up."""
     line = [command, "--config", str(CONFIG), "--model.model_folder", str(MODEL), *options]
     print("$ rlef", " ".join(line), flush=True)
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **os.environ}
+    # The command runs elsewhere, and what is imported must be the project that this file belongs to.
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {"PYTHONWARNINGS": "ignore", **os.environ, "PYTHONPATH": path}
     code = subprocess.run(
         [sys.executable, "-m", "rlef_lightning.cli", *line], cwd=out, env=environment, check=False
     ).returncode

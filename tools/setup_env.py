@@ -46,9 +46,10 @@ def main() -> None:
         )
     gpu = arguments.accelerator == "gpu" or (arguments.accelerator == "auto" and has_gpu())
     stamp, wanted = arguments.venv / "rlef-ready", fingerprint(gpu)
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    stamp.unlink(missing_ok=True)
+    if stamp.is_file():
+        if stamp.read_text() == wanted:
+            return
+        stamp.unlink()
     print(
         f"Setting up {arguments.venv} for {'an NVIDIA GPU' if gpu else 'the CPU'}: a few minutes", flush=True
     )
@@ -74,18 +75,37 @@ def fingerprint(gpu: bool) -> str:
 def make_venv(folder: Path) -> Path:
     """Create the environment if it is missing or broken; returns its interpreter."""
     python = folder / "bin" / "python"
-    works = python.exists() and run([python, "-m", "pip", "--version"], check=False) == 0
+    works = python.exists() and run([python, "-m", "pip", "--version"], check=False).returncode == 0
     if works:
         return python
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
-        sys.exit(f"{folder} exists and is not a virtual environment: name another with make VENV=...")
+    empty_out(folder)
     try:
-        venv.create(folder, with_pip=True, clear=True)
+        venv.create(folder, with_pip=True)
     except subprocess.CalledProcessError:
         # Debian packs ensurepip apart (python3-venv); the pip that runs this can serve the new folder.
-        venv.create(folder, with_pip=False, clear=True)
+        empty_out(folder)
+        venv.create(folder, with_pip=False)
         run([sys.executable, "-m", "pip", "--python", str(folder), "install", "-q", "pip"], check=True)
     return python
+
+
+def empty_out(folder: Path) -> None:
+    """Make the folder, or take all out of it but what marks it as an environment.
+
+    The mark comes first and stays, so that a folder whose set-up was interrupted at any point is known
+    again as one that may be emptied.
+    """
+    mark = folder / "pyvenv.cfg"
+    strange = folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not mark.is_file()))
+    if strange:
+        sys.exit(f"{folder} exists and is not a virtual environment: name another with make VENV=...")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != mark:
+            entry.unlink()
 
 
 def install_cpu(python: Path) -> None:
@@ -94,9 +114,8 @@ def install_cpu(python: Path) -> None:
         pip(python, CPU_TORCH, "--extra-index-url", PYTORCH_CPU_INDEX)
     # Its own requirements would bring CUDA builds: they are read, filtered and installed below.
     pip(python, "--no-deps", CPU_ENGINE)
-    script = REQUIREMENTS_OF_ENGINE.format(left_out=LEFT_OUT)
-    listed = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True)
-    pip(python, "-e", f"{ROOT}[dev]", CPU_TORCH, *listed.stdout.split("\n")[:-1])
+    listed = run([python, "-c", REQUIREMENTS_OF_ENGINE.format(left_out=LEFT_OUT)], check=True)
+    pip(python, "-e", f"{ROOT}[dev]", CPU_TORCH, *listed.stdout.splitlines())
 
 
 def install_gpu(python: Path) -> None:
@@ -106,16 +125,16 @@ def install_gpu(python: Path) -> None:
 
 def pip(python: Path, *arguments: str, check: bool = True) -> int:
     """Install something into the environment; what pip says is shown only when it fails."""
-    return run([python, "-m", "pip", "install", "-q", *arguments], check=check)
+    return run([python, "-m", "pip", "install", "-q", *arguments], check=check).returncode
 
 
-def run(command: list[str | Path], *, check: bool) -> int:
+def run(command: list[str | Path], *, check: bool) -> subprocess.CompletedProcess[str]:
     """Run a command; with `check`, stop the set-up when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
         print(done.stdout[-2000:], done.stderr[-4000:], sep="\n", file=sys.stderr)
         sys.exit(f"set-up failed in: {' '.join(map(str, command))}\nRun it again to continue")
-    return done.returncode
+    return done
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ Two kinds: text (stdout or a file) and the value of a function. Decides no verdi
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from rlef_lightning.errors import ExecutorError
+from rlef_lightning.execution.aside import LARGE, aside
 from rlef_lightning.execution.compare import matches
 from rlef_lightning.execution.inside.values import encode, tree_of
 from rlef_lightning.execution.literals import literal_of, read_literal
@@ -21,9 +20,6 @@ from rlef_lightning.execution.runs import NO_EXTRAS, Extras, Run, RunFacts
 from rlef_lightning.execution.values import values_match
 from rlef_lightning.types import Interface, Limits, OutputRule, TestCase
 
-LARGE_BYTES = 1 << 16
-"""Answers beyond this size are handled in a thread, so that nobody's request waits for them."""
-_THREADS = ThreadPoolExecutor(2, thread_name_prefix="large-answers")  # few: each may take 200 MB
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MALFORMED = (ValueError, TypeError, RecursionError, OverflowError, MemoryError, LookupError)
 T = TypeVar("T")
@@ -138,8 +134,6 @@ def readable(output: bytes) -> str:
     return _ADDRESS.sub(" at 0x...", output.decode(errors="replace"))
 
 
-async def aside(size: int, work: Callable[[], T]) -> T:
-    """The work's result; a large one is done in a thread."""
-    if size <= LARGE_BYTES:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
+async def done_aside(size: int, work: Callable[[], T]) -> T:
+    """The work's result; a large one is done next to the event loop."""
+    return await aside(work) if size > LARGE else work()

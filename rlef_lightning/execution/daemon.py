@@ -2,10 +2,12 @@
 
 A small process of its own (no CUDA, no torch): the trainer's event loop is often blocked by the
 engine, so scheduling and comparing happen here. It ends, with everything below it, when its last
-client or its trainer does. Run as `python -m rlef_lightning.execution.daemon <fd> '<settings>'`.
+client or its trainer does. Run as `python -m rlef_lightning.execution.daemon <fd> '<settings>' '<folder>'`,
+where the descriptor is connected to the only client, or listens in the folder in which many meet.
 
     <- {"id", "code", "tests", "limits", "rule", "interface", "stop_at_first_failure"}    <- {"cancel": id}
     -> {"ready": true, ...} once, then {"id", "results"} or {"id", "error"}
+    <- {"ping": true}                                                        -> {"pong": true}
 """
 
 from __future__ import annotations
@@ -20,21 +22,24 @@ import sys
 from functools import partial
 
 from rlef_lightning.errors import ExecutorError
+from rlef_lightning.execution.door import OpenDoor
 from rlef_lightning.execution.fair import FairLender
 from rlef_lightning.execution.frames import Message, encode, read_frame, report_to_json, tests_from_json
+from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
 from rlef_lightning.execution.judge import Solution, judge_tests
-from rlef_lightning.execution.library import numpy_packages, python_home
 from rlef_lightning.execution.link import RunnerLostError
+from rlef_lightning.execution.meeting import sweep
+from rlef_lightning.execution.place import Places
 from rlef_lightning.execution.runs import Run, RunFacts
 from rlef_lightning.execution.scratch import hold_scratch, sweep_abandoned
-from rlef_lightning.execution.selftest import prove_walls
+from rlef_lightning.execution.selftest import prove
 from rlef_lightning.execution.settings import Settings
-from rlef_lightning.execution.users import UserClaims
-from rlef_lightning.execution.worker import Place, Worker
+from rlef_lightning.execution.worker import Worker
 from rlef_lightning.types import Interface, Limits, OutputRule, Report
 
+RETRY_PAUSE_S = 0.1
 STACK_BYTES = 256 << 20
 """Room for deep recursion in C; runners inherit it, and programs from them."""
 
@@ -48,49 +53,49 @@ class Pool:
         self.scratch = settings.scratch
         self._lock = hold_scratch(self.scratch)
         sweep_abandoned(os.path.dirname(self.scratch))
-        self._users = UserClaims()
         jail = settings.make_jail()
-        own_users = jail.drops_user and os.geteuid() == 0
-        home = python_home(self.scratch) if own_users else None
+        self._places = Places(settings, jail)
         self._workers = [
-            Worker(self._place(index, own_users, home), jail, settings, self.runners)
+            Worker(self._places.make(index), jail, settings, self.runners)
             for index in range(settings.workers)
         ]
         self._lender = FairLender(self._workers)
+        self.proof = Proof(findings=(), walls_missing=(), seconds=0.0)
+        """What the walls hold; empty before the start."""
 
-    def _place(self, index: int, own_users: bool, home: str | None) -> Place:
-        scratch = os.path.join(self.scratch, f"worker-{index}")
-        os.mkdir(scratch, 0o711)
-        os.chmod(scratch, 0o711)  # whatever the umask says
-        return Place(
-            scratch=scratch,
-            uid=self._users.claim() if own_users else None,
-            home=home,
-            packages=numpy_packages() if self.settings.preload_numpy else (),
-        )
+    @property
+    def greeting(self) -> Message:
+        """What each client is told first."""
+        return {
+            "ready": True, "pid": os.getpid(), "runners": sorted(self.runners), "scratch": self.scratch,
+            "proof": self.proof.to_json(),
+        }  # fmt: skip
 
     async def start(self) -> None:
         """Starts every runner and proves its walls; raises ExecutorError."""
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers))
-            await asyncio.gather(*(prove_walls(worker) for worker in self._workers))
+            self.proof = await prove(self._workers, self.settings)
         except RunnerLostError as error:
             raise ExecutorError(f"a runner of the sandbox does not start: {error}") from None
 
-    async def run(self, key: object, run: Run) -> RunFacts:
+    async def run(self, client: object, request: object, run: Run) -> RunFacts:
         """One run on whichever worker is free, repeated when the sandbox fails; raises ExecutorError."""
         failure = ""
+        lend = self._lender.alone if run.alone else self._lender.lend
         for _ in range(self.settings.retries + 1):
-            async with self._lender.lend_alone() if run.alone else self._lender.lend(key) as worker:
+            async with lend(request, client) as worker:
                 try:
                     return await worker.run(run.code, run.stdin, run.limits, run.extras)
-                except RunnerLostError as error:
+                except (RunnerLostError, OSError) as error:
                     failure = str(error)
+            await asyncio.sleep(RETRY_PAUSE_S)  # the lack of something may pass
         raise ExecutorError(f"a run failed {self.settings.retries + 1} times in the sandbox; last: {failure}")
 
     async def close(self) -> None:
         """Ends the runners and wipes the scratch folders."""
         await asyncio.gather(*(worker.stop() for worker in self._workers), return_exceptions=True)
+        self._places.close()
         with contextlib.suppress(OSError):
             remove_tree(self.scratch)
 
@@ -114,9 +119,11 @@ class Client:
             for task in self._open.values():
                 task.cancel()
             await asyncio.gather(*self._open.values(), return_exceptions=True)
-            self._writer.close()
 
     def _accept(self, message: Message) -> None:
+        if "ping" in message:
+            self._writer.write(encode({"pong": True}))
+            return
         if "cancel" in message:
             if task := self._open.get(message["cancel"]):
                 task.cancel()
@@ -127,14 +134,15 @@ class Client:
 
     async def _answer(self, number: int, message: Message) -> None:
         try:
-            report = await judge_message(self._pool, message)
+            report = await judge_message(self._pool, message, client=self)
             self._writer.write(encode({"id": number, "results": report_to_json(report)}))
         except Exception as error:
             self._writer.write(encode({"id": number, "error": describe(error)}))
-        await self._writer.drain()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
 
 
-async def judge_message(pool: Pool, message: Message) -> Report:
+async def judge_message(pool: Pool, message: Message, client: object) -> Report:
     """A request as it came over the socket, judged."""
     solution = Solution(
         code=message["code"].encode("utf-8", "surrogatepass"),
@@ -143,7 +151,7 @@ async def judge_message(pool: Pool, message: Message) -> Report:
         interface=Interface(**message["interface"]),
     )
     return await judge_tests(
-        partial(pool.run, object()),  # one borrower of workers
+        partial(pool.run, client, object()),  # one borrower of workers, on behalf of its client
         solution,
         tests_from_json(message["tests"]),
         stop_at_first_failure=message["stop_at_first_failure"],
@@ -158,31 +166,45 @@ def describe(error: BaseException) -> str:
     return str(error) if isinstance(error, ExecutorError) else f"{type(error).__name__}: {error}"
 
 
-async def live(fd: int, settings: Settings) -> None:
-    """The daemon's whole life with its first client."""
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd))
-    pool = Pool(settings)
+async def live(sock: socket.socket, settings: Settings, folder: str) -> None:
+    """The daemon's whole life: workers, then clients, until the last has gone."""
+    pool: Pool | None = None
+    refusal = ""
     try:
-        await pool.start()
-        ready = {"ready": True, "runners": sorted(pool.runners)}
-        writer.write(encode(ready))
-        await Client(pool, reader, writer).serve()
-    except ExecutorError as error:
-        writer.write(encode({"error": str(error)}))
-        await writer.drain()
+        try:
+            pool = Pool(settings)
+            await pool.start()
+        except (ExecutorError, OSError) as error:
+            refusal = describe(error)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if pool is None or refusal:
+                writer.write(encode({"error": refusal}))
+                await writer.drain()
+            else:
+                writer.write(encode(pool.greeting))
+                await Client(pool, reader, writer).serve()
+
+        if folder:
+            sweep(os.path.dirname(folder))
+            await OpenDoor(sock, folder, serve).until_empty()
+        else:
+            await serve(*await asyncio.open_unix_connection(sock=sock))
     finally:
-        await pool.close()
+        if pool is not None:
+            await pool.close()
 
 
-async def live_until_owner_ends(fd: int, settings: Settings) -> None:
-    """As `live`, cut short by the trainer's end or by SIGTERM, whoever else holds the socket."""
+async def live_until_told_to_end(sock: socket.socket, settings: Settings, folder: str) -> None:
+    """As `live`, cut short by SIGTERM or by the end of the trainer whose own it is."""
     loop, end = asyncio.get_running_loop(), asyncio.Event()
-    life = loop.create_task(live(fd, settings))
+    life = loop.create_task(live(sock, settings, folder))
     life.add_done_callback(lambda _: end.set())
-    try:
-        loop.add_reader(os.pidfd_open(settings.owner_pid), end.set)
-    except ProcessLookupError:
-        end.set()
+    if settings.owner_pid:
+        try:  # whoever else holds the socket
+            loop.add_reader(os.pidfd_open(settings.owner_pid), end.set)
+        except ProcessLookupError:
+            end.set()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, end.set)
     await end.wait()
@@ -193,12 +215,13 @@ async def live_until_owner_ends(fd: int, settings: Settings) -> None:
 
 
 def main() -> None:
-    """Entry point: the number of the inherited socket, and the settings as JSON."""
-    fd, settings = int(sys.argv[1]), Settings.from_json(sys.argv[2])
+    """Entry point: the inherited socket's number, the settings as JSON, a shared daemon's meeting folder."""
+    fd, settings, folder = int(sys.argv[1]), Settings.from_json(sys.argv[2]), sys.argv[3]
     os.set_inheritable(fd, False)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_STACK, STACK_BYTES, sys.maxsize)
-    asyncio.run(live_until_owner_ends(fd, settings))
+    sys.setswitchinterval(0.001)  # while a huge output is compared in a thread, the loop waits that long
+    asyncio.run(live_until_told_to_end(socket.socket(fileno=fd), settings, folder))
 
 
 if __name__ == "__main__":

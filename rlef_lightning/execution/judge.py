@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from rlef_lightning.execution.answers import Answer, answer_of, aside, readable, run_of
+from rlef_lightning.execution.answers import Answer, answer_of, done_aside, readable, run_of
 from rlef_lightning.execution.checking import accepts
 from rlef_lightning.execution.executor import STDIO
 from rlef_lightning.execution.runs import Run, RunFacts, Runner
@@ -73,7 +73,7 @@ class Judgement:
         """One test run and judged: the head of its answer, the tail of its errors."""
         chars, limits = self.chars, self.solution.limits
         facts = await self._facts(test)
-        answer = await aside(len(facts.stdout), lambda: answer_of(facts, self.solution.interface))
+        answer = await done_aside(len(facts.stdout), lambda: answer_of(facts, self.solution.interface))
         return TestResult(
             verdict=failure(facts, limits) or await self._opinion(test, answer, len(facts.stdout)),
             stdout=answer.shown(chars),
@@ -107,11 +107,11 @@ class Judgement:
         """Of an answer that was given within all limits."""
         rule = self.solution.rule
         if rule.checker:
-            text = await aside(size, answer.text)
+            text = await done_aside(size, answer.text)
             right = text is not None and await accepts(self.runner, rule.checker, test, text)
         else:
             size = max(size, len(test.expected_stdout))
-            right = await aside(size, lambda: answer.matches(test.expected_stdout, rule))
+            right = await done_aside(size, lambda: answer.matches(test.expected_stdout, rule))
         return Verdict.ACCEPTED if right else Verdict.WRONG_ANSWER
 
 

@@ -6,11 +6,14 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from rlef_lightning.execution.inside.folders import remove_tree
 
 PREFIX = "rlef-executor-"
+HALF_REMOVED_S = 3600.0
+"""Seconds after which nobody can still be at removing a folder (they have a point in their names then)."""
 _LOCK = "lock"
 
 
@@ -32,16 +35,27 @@ def hold_scratch(scratch: str) -> int:
     return lock
 
 
+def lacks_room(folder: str, needed_bytes: int) -> bool:
+    """True when the disk of the folder has no room for so many bytes, or for one more file."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < needed_bytes or (disk.f_files > 0 and disk.f_favail == 0)
+
+
 def sweep_abandoned(parent: str) -> None:
     """Removes the folders of this user's daemons that died together with their trainers."""
     for folder in Path(parent).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # locked, another user's, or swept by somebody else
-            if folder.lstat().st_uid == os.geteuid():
-                _remove_if_free(folder)
+            found = folder.lstat()
+            if found.st_uid != os.geteuid():
+                continue
+            if "." not in folder.name:
+                remove_abandoned(folder)
+            elif time.time() - found.st_mtime > HALF_REMOVED_S:
+                remove_tree(str(folder))  # what was killed while it removed it has taken the lock away first
 
 
-def _remove_if_free(folder: Path) -> None:
-    """Raises OSError when there is no lock or a daemon holds it."""
+def remove_abandoned(folder: Path) -> None:
+    """Removes the folder of a dead daemon; raises OSError when there is no lock or a daemon holds it."""
     lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

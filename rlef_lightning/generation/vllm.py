@@ -17,7 +17,6 @@ from rlef_lightning.types import Completion, Sampling
 
 if TYPE_CHECKING:
     import torch
-    from vllm import LLM, SamplingParams
 
 _ENVIRONMENT = {
     # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
@@ -67,7 +66,7 @@ class VLLMEngine:
         self._policy_version = 0
         self._requests = 0
         self._waiting: dict[str, asyncio.Future[Completion]] = {}
-        self._llm: LLM | None = None
+        self._llm: Any = None  # vllm.LLM; named in an annotation, reading the options would import it
         self._stop_token_ids: list[int] = []
 
     @property
@@ -157,7 +156,7 @@ class VLLMEngine:
         self._waiting[self._add(prompt_token_ids, parameters)] = future
         return future
 
-    def _add(self, token_ids: Sequence[int], parameters: SamplingParams) -> str:
+    def _add(self, token_ids: Sequence[int], parameters: Any) -> str:
         name = str(self._requests)
         self._requests += 1
         try:

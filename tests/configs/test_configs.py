@@ -167,3 +167,11 @@ def test_each_option_has_an_entry_in_the_docstring(kind: type) -> None:
     documented = re.findall(r"^    (\w+): \S", inspect.getdoc(kind) or "", flags=re.MULTILINE)
     options = [name for name in inspect.signature(kind).parameters if name != "self"]
     assert documented == options
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "executor").glob("*.yaml")), ids=name_of)
+def test_another_executor_keeps_the_settings_below_it(rlef: CommandLine, path: Path) -> None:
+    printed = rlef.printed("--config", TINY, "--data.executor.init_args.workers=5", "--config", path)
+    executor = yaml.safe_load(printed)["data"]["executor"]
+    assert executor["class_path"] == yaml.safe_load(path.read_text())["data"]["executor"]["class_path"]
+    assert executor["init_args"]["workers"] == 5

@@ -1,4 +1,4 @@
-"""One executor for all tests of the room; after each test its runners must be idle and well."""
+"""One executor per backend for all tests of the room; after each test it must be idle and well."""
 
 from __future__ import annotations
 
@@ -7,9 +7,32 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from sandboxing import CANARY, Sandbox
+from sandboxing import BACKENDS, CANARY, Sandbox, why_not
 
 from rlef_lightning.execution import SubprocessExecutor
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of the shared executor are made with every backend; in the fast suite only those marked so."""
+    if "backend_name" not in metafunc.fixturenames:
+        return
+    everywhere = metafunc.definition.get_closest_marker("every_backend") is not None
+    names = [
+        pytest.param(
+            name, marks=() if everywhere or BACKENDS[name] is SubprocessExecutor else pytest.mark.slow
+        )
+        for name in BACKENDS
+    ]
+    metafunc.parametrize("backend_name", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Name of a backend that starts on this machine."""
+    name: str = request.param
+    if reason := why_not(name):
+        pytest.skip(reason)
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +44,18 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture(scope="session")
-def shared(loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
-    """The executor that is started once; its trainer's environment holds a secret."""
+def shared(backend_name: str, loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
+    """The executor that is started once per backend; its trainer's environment holds a secret."""
     os.environ["RLEF_TEST_SECRET"] = CANARY
-    executor = SubprocessExecutor(workers=2)
+    executor = BACKENDS[backend_name](workers=2)
     yield Sandbox(executor, loop)
     loop.run_until_complete(executor.close())
 
 
 @pytest.fixture
 def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
-    """The shared executor, checked for its health after the test."""
+    """The shared executor, checked after the test for its health and for what was left behind."""
+    before = shared.belongings()
     yield shared
     shared.assert_healthy()
+    assert shared.belongings() == before

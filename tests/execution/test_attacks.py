@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandboxing import CANARY, LIMITS, Sandbox, alive, children
+from sandboxing import CANARY, LIMITS, Sandbox
 
 from rlef_lightning.types import Verdict
 
@@ -52,6 +52,7 @@ def test_no_os_exit_leads_back_into_the_runner(sandbox: Sandbox) -> None:
 
 SEARCH = """
 import gc, sys, zlib
+own_input = sys.stdin.read()  # the search finds it: see the second test
 def secrets(data):  # the program knows a prefix and a checksum, not the secret itself
     at = data.find(b"canary-")
     while at >= 0:
@@ -103,12 +104,12 @@ def test_the_environment_holds_no_secret(sandbox: Sandbox) -> None:
 def test_no_other_process_can_be_read_or_signalled(sandbox: Sandbox) -> None:
     code = f"""
 import os
-for pid in (os.getppid(), {sandbox.daemon}, {os.getpid()}):
+for pid in (os.getppid() or 1, {sandbox.daemon}, {os.getpid()}):
     for name in ("environ", "mem", "fd"):
         try: os.listdir(f"/proc/{{pid}}/fd") if name == "fd" else open(f"/proc/{{pid}}/{{name}}").close()
-        except PermissionError: print("denied", end=" ")
+        except (PermissionError, FileNotFoundError): print("denied", end=" ")
     try: os.kill(pid, 0)
-    except PermissionError: print("denied", end=" ")
+    except (PermissionError, ProcessLookupError): print("denied", end=" ")
 """
     result = sandbox.run(code, expected="denied " * 12)
     assert result.verdict is Verdict.ACCEPTED, result
@@ -128,6 +129,7 @@ print(os.getuid() == 0, os.getgroups())
     assert sandbox.run(code, expected="denied " * 8 + "False []").verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.every_backend
 def test_it_holds_no_descriptor_but_the_three_streams(sandbox: Sandbox) -> None:
     code = """
 import os
@@ -170,6 +172,7 @@ time.sleep(0.5)
 """
 
 
+@pytest.mark.every_backend
 def test_forks_are_bounded(sandbox: Sandbox) -> None:
     result = sandbox.run(FORKS, limits=replace(LIMITS, processes=8))
     if ROOT:
@@ -191,6 +194,7 @@ done.set()
     assert sandbox.run(code, expected="8", limits=replace(LIMITS, processes=8)).verdict is Verdict.ACCEPTED
 
 
+@pytest.mark.every_backend
 def test_a_fork_bomb_ends_with_its_run(sandbox: Sandbox) -> None:
     code = """
 import os
@@ -203,6 +207,7 @@ while True: pass
     assert not result.passed
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("how", ["plain", "setsid", "double fork", "ignores signals", "parent dies first"])
 def test_what_outlives_main_is_gone_afterwards(sandbox: Sandbox, how: str) -> None:
     steps = {
@@ -225,7 +230,8 @@ print(int(os.read(r, 20)))
     started = time.monotonic()
     result = sandbox.run(code)
     assert time.monotonic() - started < 5
-    assert not alive(int(result.stdout))
+    assert int(result.stdout) > 1
+    assert sandbox.at_rest()
 
 
 def test_a_stray_does_not_write_into_the_next_run(sandbox: Sandbox) -> None:
@@ -248,6 +254,7 @@ def test_a_traced_or_stopped_child_does_not_hang_the_run(sandbox: Sandbox) -> No
     assert result.verdict is Verdict.TIME_LIMIT
 
 
+@pytest.mark.every_backend
 def test_deep_and_locked_folders_are_wiped(sandbox: Sandbox) -> None:
     code = """
 import os
@@ -298,4 +305,4 @@ def test_crashes_stay_with_the_program(sandbox: Sandbox, code: str) -> None:
 
 
 def test_nothing_is_left_of_any_run(sandbox: Sandbox) -> None:
-    assert len(children(sandbox.daemon)) == sandbox.executor.workers
+    assert sandbox.at_rest()

@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandboxing import LIMITS, RULE, Sandbox, alive, children
+from sandboxing import FORKED, LIMITS, RULE, Sandbox, alive, children, count_at_rest
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Report, TestCase, Verdict
 
 SLEEP = "import time\ntime.sleep(0.5)\nprint(7)"
@@ -49,15 +50,14 @@ async def judge(sandbox: Sandbox, code: str = SLEEP) -> Report:
 async def judge_while(sandbox: Sandbox, number: signal.Signals, *, daemon: bool, times: int = 1) -> Report:
     """A judgement during which the daemon or its runner gets a signal."""
     await sandbox.executor.start()
+    runner = sandbox.runner()
     task = asyncio.create_task(judge(sandbox))
     for _ in range(times):
         await asyncio.sleep(0.25)
         connection = sandbox.executor._connection
         assert connection is not None
         pid = connection.process.pid
-        target = pid if daemon else min(children(pid), default=0)
-        if target:
-            os.kill(target, number)
+        os.kill(pid if daemon else runner, number)
     return await asyncio.wait_for(task, 30)
 
 
@@ -70,8 +70,7 @@ def test_a_hung_runner_is_replaced(fresh: Sandbox) -> None:
     async def main() -> Report:
         await fresh.executor.start()
         await asyncio.sleep(0.3)  # idle by now; hung while it cleans up, it would be given CLEANING_S
-        (runner,) = children(fresh.daemon)
-        os.kill(runner, signal.SIGSTOP)
+        os.kill(fresh.runner(), signal.SIGSTOP)
         limits = replace(LIMITS, wall_s=0.2)
         return await fresh.executor.judge(
             "print(7)", SEVEN, limits=limits, rule=RULE, stop_at_first_failure=True
@@ -89,10 +88,13 @@ def test_a_dead_daemon_is_replaced_and_the_judgement_repeated(fresh: Sandbox) ->
 def test_a_daemon_that_keeps_dying_is_an_error(fresh: Sandbox) -> None:
     async def main() -> None:
         await fresh.executor.start()
-        task = asyncio.create_task(judge(fresh, "import time\ntime.sleep(15)\nprint(7)"))
+        task = asyncio.create_task(judge(fresh, FORKED + "time.sleep(15)\nprint(7)"))
         for _ in range(2):  # retries = 1
-            await asyncio.sleep(0.8)
-            os.kill(fresh.daemon, signal.SIGKILL)
+            while not (alive(fresh.daemon) and len(children(fresh.daemon)) > fresh.idle):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            os.kill(killed := fresh.daemon, signal.SIGKILL)
+            while alive(killed):  # noqa: ASYNC110  # on a busy machine it takes a moment
+                await asyncio.sleep(0.01)
         await asyncio.wait_for(task, 30)
 
     with pytest.raises(ExecutorError, match="died 2 times"):
@@ -106,7 +108,7 @@ def test_runners_and_programs_die_with_a_killed_daemon(fresh: Sandbox) -> None:
         task = asyncio.create_task(judge(fresh, "import os, time\nos.fork()\ntime.sleep(15)"))
         await asyncio.sleep(0.3)
         below = children(fresh.daemon)
-        assert len(below) == 3
+        assert len(below) == fresh.idle + 1
         os.kill(fresh.daemon, signal.SIGKILL)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -151,6 +153,24 @@ def test_a_cancelled_judgement_ends_its_program(fresh: Sandbox) -> None:
     fresh.assert_healthy()
 
 
+def test_what_a_cancelled_judgement_had_queued_does_not_run(fresh: Sandbox) -> None:
+    tests = [TestCase(stdin="", expected_stdout="")] * 20  # of 15 s each: 300 s if they ran
+
+    async def main() -> None:
+        judging = fresh.executor.judge(
+            FORKED + "time.sleep(15)", tests, limits=LIMITS, rule=RULE, stop_at_first_failure=False
+        )
+        task = asyncio.create_task(judging)
+        while len(children(fresh.daemon)) <= fresh.idle:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for _ in range(5):
+            assert (await judge(fresh, "print(7)")).passed
+
+    fresh.loop.run_until_complete(asyncio.wait_for(main(), 60))
+
+
 def test_a_request_larger_than_any_buffer(fresh: Sandbox) -> None:
     data = "x" * 20_000_000
     assert fresh.judge("print(input())", [(data, data)], replace(LIMITS, output_bytes=32 << 20)).passed
@@ -159,7 +179,8 @@ def test_a_request_larger_than_any_buffer(fresh: Sandbox) -> None:
 def test_runners_are_recycled(loop: asyncio.AbstractEventLoop) -> None:
     sandbox = Sandbox(SubprocessExecutor(workers=1, recycle_after=3), loop)
     try:
-        report = sandbox.judge("import os\nprint(os.getppid())", [("", "")] * 9)
+        started = "import os\nprint(open(f'/proc/{os.getppid()}/stat').read().split()[21])"
+        report = sandbox.judge(started, [("", "")] * 9)
         assert len({result.stdout for result in report.results}) in (3, 4)
         sandbox.assert_healthy()
     finally:
@@ -177,9 +198,9 @@ os.chdir("/")
 os.rmdir(home)
 os.symlink({str(tmp_path)!r}, home)
 """
-    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False), loop)
+    sandbox = Sandbox(SubprocessExecutor(workers=1, drop_user=False, required=[]), loop)
     try:
-        assert sandbox.run(swap).passed
+        sandbox.run(swap)  # refused, or done: either way it harms nothing
         assert sandbox.run("import os\nprint(os.listdir('.'))", expected="[]").passed
         assert (tmp_path / "kept").read_text() == "kept"
         sandbox.assert_healthy()
@@ -233,6 +254,7 @@ def test_another_event_loop_gets_a_daemon_of_its_own() -> None:
 
 
 def test_a_daemon_that_cannot_start_is_an_error(fresh: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.executor.close_now()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ExecutorError, match="died while it started"):
         fresh.loop.run_until_complete(fresh.executor.start())
@@ -241,6 +263,7 @@ def test_a_daemon_that_cannot_start_is_an_error(fresh: Sandbox, monkeypatch: pyt
 TRAINER = """
 import asyncio, sys, time
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Limits, OutputRule, TestCase
 
 async def main():
@@ -249,6 +272,7 @@ async def main():
     print(executor._connection.process.pid, executor._connection.scratch, flush=True)
     if sys.argv[1] == "exits":
         return executor
+    sys.stdin.readline()
     code = "import os, time\\nos.fork()\\ntime.sleep(15)"
     tests = [TestCase(stdin="", expected_stdout="")] * 2
     limits = Limits(wall_s=20)
@@ -260,16 +284,23 @@ executor = asyncio.run(main())
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "exits"])
 def test_nothing_outlives_the_trainer(how: str) -> None:
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, how], stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert trainer.stdout is not None
+        assert trainer.stdin is not None
         daemon, scratch = trainer.stdout.readline().split()
-        pids = {int(daemon)}
+        idle = count_at_rest(int(daemon), workers=2)
+        pids = {int(daemon), *children(int(daemon))}
         if how != "exits":
+            trainer.stdin.write("\n")
+            trainer.stdin.flush()
             deadline = time.monotonic() + 10
-            while len(pids) < 7 and time.monotonic() < deadline:  # 2 runners, 2 programs of 2 processes
-                pids |= children(int(daemon))
-            assert len(pids) == 7
+            while len(children(int(daemon))) < idle + 2 and time.monotonic() < deadline:
+                pass
+            assert len(children(int(daemon))) == idle + 2  # each program has forked once
+            pids |= children(int(daemon))
             trainer.send_signal(signal.Signals[how])
         trainer.wait(10)
         assert gone(pids)
@@ -278,10 +309,13 @@ def test_nothing_outlives_the_trainer(how: str) -> None:
         trainer.kill()
         trainer.wait()
         trainer.stdout.close()
+        trainer.stdin.close()
 
 
 def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: Sandbox) -> None:
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, "works"], stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, "works"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert trainer.stdout is not None
     with trainer.stdout:
         daemon, scratch = trainer.stdout.readline().split()
@@ -292,8 +326,18 @@ def test_the_folder_of_a_trainer_and_daemon_that_died_together_is_swept(fresh: S
     trainer.wait()
     assert gone(pids)
     assert Path(scratch).exists()
+    fresh.executor.close_now()
     fresh.assert_healthy()
     assert not Path(scratch).exists()
+
+
+def test_what_was_left_half_removed_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    for name, age_s in {"old": 7200, "new": 60}.items():
+        folder = tmp_path / f"{PREFIX}{name}.0123456789abcdef"
+        (folder / "0" / "worker-0").mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+    sweep_abandoned(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PREFIX}new.0123456789abcdef"]
 
 
 def test_a_verdict_is_never_made_of_a_failure(fresh: Sandbox) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from rlef_lightning.errors import ExecutorError
-from rlef_lightning.execution.fair import FairLender
 from rlef_lightning.execution.judge import Solution, judge_tests
 from rlef_lightning.execution.runs import Run, RunFacts
 from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
@@ -107,94 +106,6 @@ def test_runs_all_tests_otherwise() -> None:
     report, order = judge([b"7", b"8", b"7"], stop=False)
     assert order == ["0", "1", "2"]
     assert [r.passed for r in report.results] == [True, False, True]
-
-
-def test_a_big_request_does_not_hold_up_a_small_one() -> None:
-    finished: list[str] = []
-
-    async def borrow(lender: FairLender[int], key: str) -> None:
-        async with lender.lend(key):
-            await asyncio.sleep(0.001)
-        finished.append(key)
-
-    async def main() -> None:
-        lender = FairLender(range(2))
-        await asyncio.gather(*(borrow(lender, key) for key in ["big"] * 20 + ["small"]))
-
-    asyncio.run(main())
-    assert finished.index("small") < 5
-
-
-def test_a_cancelled_borrower_gives_its_item_back() -> None:
-    async def main() -> None:
-        lender = FairLender([1])
-
-        async def hold() -> None:
-            async with lender.lend("a"):
-                await asyncio.sleep(60)
-
-        tasks = [asyncio.create_task(hold()) for _ in range(3)]
-        for task in tasks:
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        async with asyncio.timeout(1), lender.lend("b") as item:
-            assert item == 1
-
-    asyncio.run(main())
-
-
-def test_nothing_is_lent_while_someone_is_alone() -> None:
-    seen: list[str] = []
-
-    async def main() -> None:
-        lender = FairLender(range(3))
-
-        async def share(name: str) -> None:
-            async with lender.lend(name):
-                seen.append(f"{name} in")
-                await asyncio.sleep(0.01)
-                seen.append(f"{name} out")
-
-        async def be_alone(name: str) -> None:
-            async with lender.lend_alone():
-                seen.append(f"{name} in")
-                await asyncio.sleep(0.01)
-                seen.append(f"{name} out")
-
-        first = [asyncio.create_task(share(name)) for name in "ab"]
-        await asyncio.sleep(0)
-        alone = [asyncio.create_task(be_alone(name)) for name in "XY"]
-        await asyncio.sleep(0)
-        async with asyncio.timeout(5):
-            await asyncio.gather(*first, *alone, share("c"), share("d"))
-
-    asyncio.run(main())
-    assert sorted(seen[:4]) == ["a in", "a out", "b in", "b out"]
-    for name in "XY":
-        assert seen.index(f"{name} out") == seen.index(f"{name} in") + 1
-    assert {"c out", "d out"} <= set(seen)
-
-
-def test_someone_who_gave_up_being_alone_holds_up_nobody() -> None:
-    async def main() -> None:
-        lender = FairLender([1])
-
-        async def be_alone() -> None:
-            async with lender.lend_alone():
-                raise AssertionError("it cannot be alone")
-
-        async with lender.lend("a"):
-            waiting = asyncio.create_task(be_alone())
-            await asyncio.sleep(0)
-            other = asyncio.create_task(lender.lend("b").__aenter__())
-            await asyncio.sleep(0)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        async with asyncio.timeout(5):
-            assert await other == 1
-
-    asyncio.run(main())
 
 
 SLOW = replace(GOOD, cpu_s=1.05, stdout=b"7")

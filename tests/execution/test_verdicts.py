@@ -200,9 +200,16 @@ HONEST = {
         "",
         "7",
     ),
-    "multiprocessing": (
-        "import multiprocessing as m\ndef f(x): return x * x\n"
-        "if __name__ == '__main__':\n    with m.Pool(2) as p: print(p.map(f, [1, 2, 3]))",
+    "processes": (
+        "import os\nr, w = os.pipe()\n"
+        "if os.fork() == 0:\n    os.write(w, b'9')\n    os._exit(0)\n"
+        "os.wait()\nprint(os.read(r, 9).decode())",
+        "",
+        "9",
+    ),
+    "pool of threads": (
+        "from concurrent.futures import ThreadPoolExecutor as T\n"
+        "with T(2) as p: print(list(p.map(lambda x: x * x, [1, 2, 3])))",
         "",
         "[1, 4, 9]",
     ),

@@ -22,16 +22,30 @@ T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 
 
 def run_demo(seed: int, out: Path) -> dict[str, float]:
-    """The last line of one demo, parsed."""
+    """The numbers of one demo, whose output goes to seedN.log and whose complaints go to seedN.err."""
     command = [sys.executable, "-m", "tools.demo", "--seed", str(seed), "--out", str(out / f"seed{seed}")]
     out.mkdir(parents=True, exist_ok=True)
-    log = out / f"seed{seed}.log"
-    with log.open("w") as stream:
-        code = subprocess.run(command, cwd=ROOT, stdout=stream, stderr=stream, check=False).returncode
+    log, errors = out / f"seed{seed}.log", out / f"seed{seed}.err"
+    with log.open("w") as stdout, errors.open("w") as stderr:
+        code = subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=stderr, check=False).returncode
     if code != 0:
-        sys.exit(f"the demo with seed {seed} ended with code {code}: see {log}")
-    numbers: dict[str, float] = json.loads(log.read_text().splitlines()[-1])
+        sys.exit(f"the demo with seed {seed} ended with code {code}: see {errors} and {log}")
+    numbers = last_object(log.read_text(errors="replace"))
+    if numbers is None:
+        sys.exit(f"the demo with seed {seed} printed no JSON object: see {log}")
     return numbers
+
+
+def last_object(text: str) -> dict[str, float] | None:
+    """The last line that is a JSON object: a library may print something as the process ends."""
+    for line in reversed(text.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def summarise(values: list[float]) -> dict[str, object]:

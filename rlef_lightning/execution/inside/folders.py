@@ -6,8 +6,11 @@ import os
 import stat
 
 
-def empty_folder(path: str, uid: int | None) -> None:
-    """Makes `path` an empty folder of the program's user. Most programs write no file: a quick case."""
+def empty_folder(path: str, uid: int | None) -> bool:
+    """Makes `path` an empty folder of the program's user; True when it is a new one.
+
+    Most programs write no file: a quick case.
+    """
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             os.unlink(path)  # without a user of its own, a program may replace the folder
@@ -15,12 +18,13 @@ def empty_folder(path: str, uid: int | None) -> None:
             remove_tree(path)
         else:
             os.chmod(path, 0o700)
-            return
+            return False
     except FileNotFoundError:
         pass
     os.mkdir(path, 0o700)
     if uid is not None:
         os.chown(path, uid, uid)
+    return True
 
 
 def remove_tree(path: str) -> None:

@@ -15,35 +15,42 @@ OPEN_FILES = 256
 """Descriptors of the runner, and of each program."""
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, value: int) -> None:
     """prctl(2); raises OSError."""
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
+    if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 
 
-def sealed_stdin(data: bytes) -> int:
-    """A read-only descriptor of a regular file with these bytes, which nobody can change any more.
+def empty_stdin() -> tuple[int, int]:
+    """A regular file in memory, as (writable descriptor, read-only descriptor).
 
     Regular, because programs size their read by fstat; a pipe would make some of them fail.
     """
     writable = os.memfd_create("stdin", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(writable, view) :]
-        fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
-        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(writable)
+    return writable, os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def fill_and_seal(writable: int, data: bytes) -> None:
+    """Gives the file its bytes; nobody can change it any more."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(writable, view) :]
+    fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe (read end that does not block, write end)."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reader, False)
+    return reader, writer
 
 
 def output_pipe(uid: int | None) -> tuple[int, int]:
-    """A pipe (read end, write end); `uid` may open it anew, as `open("/dev/stdout", "w")` does."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reader, False)
+    """A large pipe; `uid` may open it anew, as `open("/dev/stdout", "w")` does."""
+    reader, writer = pipe()
     with contextlib.suppress(OSError):  # beyond the user's share of pipe memory: the default size does
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     if uid is not None:

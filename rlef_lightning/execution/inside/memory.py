@@ -11,7 +11,10 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 
+from .kernel import PR_SET_PDEATHSIG, prctl
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PR_GET_PDEATHSIG = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -52,16 +55,22 @@ def proportional_bytes(pid: int) -> int:
 
 @contextlib.contextmanager
 def as_user(uid: int | None) -> Iterator[None]:
-    """Opens files as the program's user meanwhile: a runner with few capabilities may look at it only so."""
+    """Opens files as the program's user meanwhile: a runner with few capabilities may look at it only so.
+
+    The kernel forgets the signal at the parent's death whenever a user is changed; it is set again.
+    """
     if uid is None:
         yield
         return
+    farewell = ctypes.c_int()
+    _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(farewell), 0, 0, 0)
     group, user = _libc.setfsgid(uid), _libc.setfsuid(uid)
     try:
         yield
     finally:
         _libc.setfsuid(user)
         _libc.setfsgid(group)
+        prctl(PR_SET_PDEATHSIG, farewell.value)
 
 
 def waited_for_cpu_seconds(pid: int) -> float:

@@ -12,29 +12,30 @@ import fcntl
 import gc
 import io
 import linecache
+import marshal
 import os
-import random
 import signal
 import sys
 import threading
 import traceback
 import types
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from . import hooks
 from .kernel import OPEN_FILES
 from .values import decode, encode
-from .walls import confine
+from .walls import Walls
 
 FILE_NAME = "solution.py"
-STATUS, VALUE = 3, 4
-"""Descriptors of the two pipes in the program's process, the second only where a function is called."""
+STATUS, VALUE, JOB = 3, 4, 5
+"""Descriptors of the pipes in the program's process; the second stays where a function is called."""
 SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
 """How the bootstrap says "uncaught MemoryError". A program may fake it; that only renames its failure."""
 
 
 class Job:
-    """One program with its input, the limits of the run, and the user that it runs as.
+    """One program with its input, the limits of the run, and the walls around it.
 
     `files` (their contents follow stdin), `arguments`, `output_file` and `function` of the header are
     optional. A function's arguments, encoded, stand in the place of stdin, which is then empty.
@@ -46,29 +47,53 @@ class Job:
         code: bytes,
         stdin: bytes,
         folder: str,
-        uid: int | None,
+        walls: Walls,
         contents: Sequence[bytes] = (),
     ):
         self.limits: dict[str, Any] = header["limits"]
         self.code = code.decode("utf-8", "surrogatepass")
-        self.folder, self.uid = folder, uid
+        self.folder, self.walls, self.uid = folder, walls, walls.uid
         self.files = list(zip(header.get("files", ()), contents, strict=True))
         self.arguments: list[str] = header.get("arguments", [])
         self.output_file: str = header.get("output_file", "")
         self.function: str = header.get("function", "")
         self.call, self.stdin = (stdin, b"") if self.function else (b"", stdin)
 
+    def letter(self) -> bytes:
+        """What the program's process needs to know, for `Letter.open`."""
+        return marshal.dumps((self.limits, self.code, self.call, self.arguments, self.function))
 
-def program_process(job: Job, fds: tuple[int, int, int], *pipes: int) -> NoReturn:
+
+class Letter(NamedTuple):
+    """A job as the program's process gets it."""
+
+    limits: dict[str, Any]
+    code: str
+    call: bytes
+    arguments: list[str]
+    function: str
+
+    @staticmethod
+    def receive() -> Letter:
+        """Waits for the job; raises EOFError when there will be none."""
+        with open(JOB, "rb", buffering=0) as pipe:
+            return Letter(*marshal.loads(pipe.readall()))
+
+
+def program_process(folder: str, walls: Walls, fds: Sequence[int]) -> NoReturn:
     """What the forked process does until its end; never returns into the runner's loop.
 
-    `pipes` are the write ends for the status and, where a function is called, for its value.
+    `fds`: the three streams, the write ends for status and value, the read end for the job.
     """
     code = 1
     try:
-        become_program(fds, pipes, job.folder)
-        confine(job.limits, job.uid)
-        code = execute(job)
+        walls.enclose()
+        become_program(fds, folder)
+        walls.confine()
+        fresh_interpreter(folder)
+        letter = Letter.receive()
+        walls.limit(letter.limits)
+        code = execute(letter)
         threading._shutdown()  # type: ignore[attr-defined]  # joins threads, as at the interpreter's end
         atexit._run_exitfuncs()
     except SystemExit as error:
@@ -82,27 +107,30 @@ def program_process(job: Job, fds: tuple[int, int, int], *pipes: int) -> NoRetur
         os._exit(code)
 
 
-def become_program(fds: tuple[int, int, int], pipes: Sequence[int], folder: str) -> None:
-    """Own session, the three streams, no other descriptor but the pipes (moved to STATUS and VALUE)."""
+def become_program(fds: Sequence[int], folder: str) -> None:
+    """Own session, the three streams, no other descriptor but the pipes (moved to STATUS, VALUE, JOB)."""
     os.setsid()
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (*fds, *pipes)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32) for fd in fds]
     for target, fd in enumerate(high):
         os.dup2(fd, target, inheritable=target < 3)
     os.closerange(len(high), OPEN_FILES)  # the runner cannot have others: this is its own limit
     os.chdir(folder)
 
 
-def fresh_interpreter(job: Job) -> dict[str, Any]:
-    """Makes the forked interpreter look newly started; returns the namespace of the program.
+def fresh_interpreter(folder: str) -> None:
+    """Makes the forked interpreter look newly started, as far as the runner could not do it (`warm_up`)."""
+    hooks.release()
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the runner's
+    sys.path.insert(0, folder)
+
+
+def fresh_namespace(job: Letter) -> dict[str, Any]:
+    """The namespace of the program.
 
     A program is `__main__`; one whose function is called has been imported: what stands behind
     `if __name__ == "__main__"` is not its answer.
     """
-    for name in [name for name in os.environ if name.startswith("PYTHON")]:
-        del os.environ[name]
     sys.argv[:] = sys.orig_argv[:] = [FILE_NAME, *job.arguments]
-    sys.path.insert(0, job.folder)
-    random.seed(0)  # the same program gets the same verdict each time
     linecache.cache[FILE_NAME] = (len(job.code), None, job.code.splitlines(True), FILE_NAME)
     main = types.ModuleType("solution" if job.function else "__main__")
     main.__dict__.update(__file__=FILE_NAME, __builtins__=builtins, __annotations__={})
@@ -135,13 +163,15 @@ def raw(fd: int, mode: str) -> io.FileIO:
     return file
 
 
-def execute(job: Job) -> int:
+def execute(job: Letter) -> int:
     """Compiles and runs the program; returns its exit code. Bytes on STATUS tell how far it came.
 
     c = ready to compile, s = does not compile, m = no memory to compile, r = about to run. The pipe
     is closed before the program's first statement, so the program cannot write there.
     """
-    namespace = fresh_interpreter(job)
+    namespace = fresh_namespace(job)
+    if not job.function:
+        os.close(VALUE)
     os.write(STATUS, b"c")
     try:
         program = compile(job.code, FILE_NAME, "exec", dont_inherit=True)

@@ -1,4 +1,4 @@
-"""job over the control socket -> fork -> one program -> facts back. One job at a time.
+"""job over the control socket -> one program in a fork -> facts back. One job at a time.
 
 The trusted warm process, process 1 of a jail where the backend has one. This folder needs the standard
 library only, so that a jail shows it nothing else; see `link.py` for its command line. It does not know
@@ -19,15 +19,27 @@ import gc
 import importlib
 import json
 import os
+import random
 import resource
 import sys
 import threading
 from typing import Any
 
+from . import namespaces
 from .folders import empty_folder
-from .kernel import OPEN_FILES, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, lower, prctl, sealed_stdin
+from .kernel import (
+    OPEN_FILES,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    empty_stdin,
+    lower,
+    prctl,
+)
 from .program import Job, replace_streams
-from .watch import READ_BYTES, run
+from .spare import Spare
+from .walls import Walls
+from .watch import READ_BYTES, kill_and_reap, run
 
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
 # a program that wants a module which is not here pays for its import alone.
@@ -36,52 +48,91 @@ PRELOADED = """
     heapq io itertools json linecache math operator os random re string sys threading time traceback types
     typing
 """
+PROGRAM_ENVIRONMENT = {
+    "PATH", "LANG", "HOME", "TMPDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+}  # fmt: skip
 THREAD_STACK_BYTES = 8 << 20
 
 
 def main() -> None:
     """Entry point; arguments: the folder above this one, and JSON.
 
-    The JSON names control_fd, scratch (a folder), uid (null: no change of user) and packages (folders).
+    The JSON names control_fd, scratch (a folder), packages (folders), namespaces (whether to make some),
+    and what `Walls` needs.
     """
     sys.path.remove(sys.argv[1])  # programs shall not import from there
     options = json.loads(sys.argv[2])
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
     control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(options["control_fd"])
+    own_users, missing = namespaces.enter() if options["namespaces"] else (False, "")
+    if own_users:
+        options["neighbours"] = namespaces.NEIGHBOURS
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # when memory runs out, this process and its programs go before the trainer
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         raise RuntimeError("this kernel does not list /proc/<pid>/task/<tid>/children")
+    prctl(PR_SET_DUMPABLE, 0)  # a program of the same user could list its descriptors, or trace it
     warm_up(options)
-    empty_folder(os.path.join(options["scratch"], "run"), options["uid"])
-    send(control, {"clean": True})
+    folder = os.path.join(options["scratch"], "disk", "run")
+    walls = Walls(options, folder)
+    walls.missing += [missing] if missing else []
+    prepare_folder(folder, walls)
+    send(control, {"clean": True, "missing": walls.missing, "own_disk": walls.own_disk})
     with contextlib.suppress(EOFError, ConnectionError):
-        serve(control, options)
+        serve(control, folder, walls)
 
 
-def serve(control: int, options: dict[str, Any]) -> None:
+def serve(control: int, folder: str, walls: Walls) -> None:
     """Answers jobs until the daemon closes the socket."""
-    folder = os.path.join(options["scratch"], "run")
     while True:
-        header, (code, stdin, *contents) = receive(control)
-        job = Job(header, code, stdin, folder, options["uid"], contents)
-        result, stdout, stderr = run(job, control)
+        spare = Spare(folder, walls)
+        try:
+            header, (code, stdin, *contents) = receive(control)
+        except BaseException:
+            kill_and_reap(spare.pid)
+            raise
+        job = Job(header, code, stdin, folder, walls, contents)
+        result, stdout, stderr = run(job, control, spare)
         send(control, result, stdout, stderr)
-        empty_folder(folder, options["uid"])  # may take long, which must not count against the run
+        prepare_folder(folder, walls)  # may take long, which must not count against the run
         send(control, {"clean": True})
 
 
+def prepare_folder(folder: str, walls: Walls) -> None:
+    """Empties the scratch folder, and lets programs into it when it is a new one."""
+    if walls.uid is None:
+        open_up(folder)
+    if empty_folder(folder, walls.uid):
+        walls.surround()
+
+
+def open_up(folder: str) -> None:
+    """Sets the folders above right again: a program of the same user may have closed them to us."""
+    above = [folder]
+    for _ in range(3):
+        above.insert(0, os.path.dirname(above[0]))
+    for path in above[:-1]:
+        with contextlib.suppress(OSError):  # on mounts that nobody can write to, nobody has
+            os.chmod(path, 0o711)
+
+
 def warm_up(options: dict[str, Any]) -> None:
-    """Imports what programs import, builds the built-ins of `site`, and freezes the heap."""
+    """Imports what programs import, builds the built-ins of `site`, and freezes the heap.
+
+    Whatever can be the same for all programs is done here, not once for each.
+    """
     for name in PRELOADED.split():
         importlib.import_module(name)
     site = importlib.import_module("_sitebuiltins")
     for name in ("exit", "quit"):
         setattr(builtins, name, site.Quitter(name, "Ctrl-D (i.e. EOF)"))
     prepare_streams()
+    for name in set(os.environ) - PROGRAM_ENVIRONMENT:
+        del os.environ[name]  # what the jail or the shell has added, and what was meant for the runner
+    random.seed(0)  # the same program gets the same verdict each time
     if options["packages"]:
         sys.path += options["packages"]
         importlib.import_module("numpy")
@@ -93,14 +144,14 @@ def warm_up(options: dict[str, Any]) -> None:
 
 def prepare_streams() -> None:
     """Makes the programs' text streams on descriptors of the kinds that they will have."""
-    stdin, (reader, writer) = sealed_stdin(b""), os.pipe()
+    (writable, stdin), (reader, writer) = empty_stdin(), os.pipe()
     kept = [os.dup(fd) for fd in range(3)]
     for target, fd in enumerate((stdin, writer, writer)):
         os.dup2(fd, target)
     replace_streams()
     for target, fd in enumerate(kept):
         os.dup2(fd, target)
-    for fd in (*kept, stdin, reader, writer):
+    for fd in (*kept, writable, stdin, reader, writer):
         os.close(fd)
 
 

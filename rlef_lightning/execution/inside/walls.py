@@ -1,27 +1,113 @@
-"""What the kernel shall refuse to a program, put up by its own process before its first statement."""
+"""What the kernel shall refuse to a program: made ready once by the runner, put up by each program's process.
+
+What cannot be had on this machine is said at the runner's start (`missing`); whether a run may begin without
+it is decided outside, by proof (selftest.py).
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 import signal
 from typing import Any
 
+from . import landlock, namespaces
 from .kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, lower, prctl
+from .seccomp import Filter
+
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+_COUNTS_PER_NAMESPACE = (5, 14)
+"""Since this kernel a user's processes are counted apart in each user name space."""
 
 
-def confine(limits: dict[str, Any], uid: int | None) -> None:
-    """Everything the kernel shall refuse to this process from here on; the hook for further walls."""
-    cpu_s = math.ceil(limits["cpu_s"]) + 1  # the backup: the runner's own clock is finer
-    lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-    lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
-    lower(resource.RLIMIT_CORE, 0)
-    if uid is not None:
-        lower(resource.RLIMIT_NPROC, limits["processes"])  # counted per user: needs a user of its own
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+
+
+class Walls:
+    """The walls around the programs of one runner.
+
+    Args:
+        options: uid (the programs' user; null: the runner's), neighbours (processes that count together
+            with a program's under RLIMIT_NPROC; null: they are not known, so there is no such limit),
+            readable (paths), scratch_bytes and scratch_files (null: no file system of its own), outer_mounts
+            (number of the daemon's mount name space, in which nothing must be changed).
+        folder: The programs' scratch folder; its parent is where the file system goes.
+    """
+
+    def __init__(self, options: dict[str, Any], folder: str):
+        self.uid: int | None = options["uid"]
+        self.missing: list[str] = []
+        self.own_disk = False
+        self._neighbours: int | None = options["neighbours"]
+        self._readable, self._folder = [*options["readable"], "/proc"], folder
+        self._filter: Filter | None = None
+        self._rules: int | None = None
+        if self.uid is None and _kernel() < _COUNTS_PER_NAMESPACE:
+            self._neighbours = None
+        if options["scratch_bytes"] is not None:
+            self._mount(options["scratch_bytes"], options["scratch_files"], options["outer_mounts"])
+        namespaces.keep_capabilities(namespaces.RUNNER_CAPABILITIES)
+        try:
+            self._filter = Filter()
+            self._filter.try_out()
+        except OSError as error:
+            self._filter = None
+            self.missing.append(f"no filter of system calls: {error.strerror}")
+
+    def _mount(self, size: int, files: int, outer: int) -> None:
+        if os.stat("/proc/self/ns/mnt").st_ino == outer:
+            self.missing.append("no mounts of its own: it sees the machine's")
+            return
+        try:
+            namespaces.make_read_only()
+        except OSError as error:
+            self.missing.append(f"mounts stay writable: {error.strerror}")
+        try:
+            namespaces.mount_scratch(os.path.dirname(self._folder), size, files)
+            self.own_disk = True
+        except OSError as error:
+            self.missing.append(f"no scratch file system of its own: {error.strerror}")
+
+    def surround(self) -> None:
+        """To be called when the scratch folder is a new one: rules hold for a folder, not for its name."""
+        stood = self._rules is not None
+        if self._rules is not None:
+            os.close(self._rules)
+            self._rules = None
+        try:
+            self._rules = landlock.ruleset(self._readable, _DEVICES, self._folder)
+        except OSError as error:
+            if stood:
+                raise  # this runner ends and is replaced: never on with fewer walls than were proven
+            self.missing.append(f"no Landlock: {error.strerror}")
+
+    def enclose(self) -> None:
+        """In the program's process, before its descriptors are closed."""
+        if self._rules is not None:
+            landlock.restrict_self(self._rules)
+
+    def confine(self) -> None:
+        """In the program's process: user, filter; then nothing is left of the runner's rights."""
+        lower(resource.RLIMIT_CORE, 0)
+        if self.uid is not None:
+            os.setgroups([])
+            os.setresgid(self.uid, self.uid, self.uid)
+            os.setresuid(self.uid, self.uid, self.uid)
+        namespaces.drop_capabilities()
         prctl(PR_SET_DUMPABLE, 1)  # else /proc/self, and with it /dev/stdin, belongs to root
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
-    lower(resource.RLIMIT_AS, limits["memory_bytes"])
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
+        if self._filter is not None:
+            self._filter.load()
+
+    def limit(self, limits: dict[str, Any]) -> None:
+        """In the program's process, once its job is known."""
+        cpu_s = math.ceil(limits["cpu_s"]) + 1  # the backup: the runner's own clock is finer
+        lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
+        lower(resource.RLIMIT_FSIZE, limits["file_bytes"])
+        if self._neighbours is not None:
+            lower(resource.RLIMIT_NPROC, limits["processes"] + self._neighbours)
+        lower(resource.RLIMIT_AS, limits["memory_bytes"])

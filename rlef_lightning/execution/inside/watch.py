@@ -8,13 +8,14 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from .files import put_files, read_answer
-from .kernel import cpu_seconds, descendants_of, output_pipe, sealed_stdin, waited_cpu_seconds
+from .kernel import cpu_seconds, descendants_of, waited_cpu_seconds
 from .memory import memory_beyond, waited_for_cpu_seconds
-from .program import Job, program_process
+from .program import Job
+from .spare import Spare
 from .values import VALUE_BYTES
 
 READ_BYTES = 256 << 10
@@ -22,30 +23,22 @@ FIRST_TICK_S, LAST_TICK_S = 0.005, 0.05
 """Seconds between two looks at the clocks: most programs end before the first one."""
 
 
-def run(job: Job, control: int) -> tuple[dict[str, Any], bytes, bytes]:
+def run(job: Job, control: int, spare: Spare) -> tuple[dict[str, Any], bytes, bytes]:
     """Runs one program to its end: (facts, answer, stderr)."""
     if job.files:
         put_files(job.folder, job.files, job.uid)
-    pipes = [output_pipe(job.uid) for _ in range(4 if job.function else 3)]
-    readers, writers = zip(*pipes, strict=True)
-    stdin = sealed_stdin(job.stdin)
-    pid = os.fork()
-    if pid == 0:
-        program_process(job, (stdin, *writers[:2]), *writers[2:])
-    for fd in (stdin, *writers):
-        os.close(fd)
-    watch = Watch(pid, job, readers, control)
+    watch = Watch(spare, job, control)
     try:
         watch.until_end()
     finally:
         wall_s = time.monotonic() - watch.started
-        ended = kill_and_reap(pid)
+        ended = kill_and_reap(spare.pid)
     try:
         watch.drain()
         answer = watch.answer()
         return facts(watch, wall_s, *ended), answer, bytes(watch.streams[watch.err])
     finally:
-        for fd in (*readers, watch.pidfd):
+        for fd in (*spare.readers, watch.pidfd):
             os.close(fd)
 
 
@@ -62,7 +55,7 @@ def facts(
         "stage": watch.streams[watch.status][-1:].decode(),
         "status": os.waitstatus_to_exitcode(status),
         "stopped": watch.stopped,
-        "cpu_s": sum(one.ru_utime + one.ru_stime for one in every),
+        "cpu_s": max(0.0, sum(one.ru_utime + one.ru_stime for one in every) - watch.used_before_s),
         "wall_s": wall_s,
         "peak_memory_bytes": max(watch.memory_bytes, *(one.ru_maxrss * 1024 for one in every)),
         "strays": len(strays),
@@ -73,9 +66,10 @@ def facts(
 class Watch:
     """One running program: its streams and clocks, until it ends or breaks a limit."""
 
-    def __init__(self, pid: int, job: Job, readers: Sequence[int], control: int):
-        self.pid, self.job, self.limits, self.control = pid, job, job.limits, control
-        self.pidfd = os.pidfd_open(pid)
+    def __init__(self, spare: Spare, job: Job, control: int):
+        self.pid, self.job, self.limits, self.control = spare.pid, job, job.limits, control
+        self.pidfd = os.pidfd_open(self.pid)
+        readers = spare.readers if job.function else spare.readers[:3]
         self.streams = {fd: bytearray() for fd in readers}
         self.open_streams = list(readers)
         self.out, self.err, self.status, *value = readers
@@ -84,6 +78,7 @@ class Watch:
         self.memory_bytes = 0
         self.starved_s = 0.0
         self.started = time.monotonic()
+        self.used_before_s = spare.start(job)
         self.tick_s = FIRST_TICK_S
         self.next_check = self.started + min(FIRST_TICK_S, self.limits["cpu_s"])
         self.poll = select.poll()
@@ -108,6 +103,7 @@ class Watch:
         """Sets `stopped` when the program's processes have used up a clock or the memory, or are too many."""
         below = descendants_of(os.getpid())  # the program, and what it detached: all that is below us
         cpu_s = sum(cpu_seconds(pid) + waited_cpu_seconds(pid) for pid in below)
+        cpu_s -= self.used_before_s
         now = time.monotonic()
         if cpu_s > self.limits["cpu_s"]:
             self.stopped = "cpu"

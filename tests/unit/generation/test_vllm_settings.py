@@ -72,3 +72,17 @@ def test_without_vllm_the_start_names_what_to_install(monkeypatch: pytest.Monkey
     assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "3"
+
+
+def test_reading_the_options_does_not_import_vllm() -> None:
+    # jsonargparse runs the imports under TYPE_CHECKING to resolve annotations.
+    code = (
+        "import sys, jsonargparse\n"
+        "from rlef_lightning.generation import VLLMEngine\n"
+        "parser = jsonargparse.ArgumentParser()\n"
+        "parser.add_class_arguments(VLLMEngine, 'engine')\n"
+        "assert parser.get_defaults().engine.dtype == 'float32'\n"
+        "print('vllm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

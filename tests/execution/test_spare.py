@@ -1,0 +1,99 @@
+"""A process that is forked before its job is known: its age does not count, and its death is no verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from sandboxing import LIMITS, Sandbox, alive, children
+
+from rlef_lightning.execution import SubprocessExecutor
+
+
+@pytest.fixture
+def fresh(loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
+    """An executor of the test's own, with one worker."""
+    executor = SubprocessExecutor(workers=1, retries=1)
+    yield Sandbox(executor, loop)
+    loop.run_until_complete(executor.close())
+
+
+def spare(sandbox: Sandbox) -> int:
+    """The waiting process: nothing is below it."""
+    assert sandbox.at_rest()
+    (pid,) = (pid for pid in children(sandbox.daemon) if not children(pid))
+    return pid
+
+
+def test_each_run_is_a_process_of_its_own(fresh: Sandbox) -> None:
+    seen = [spare(fresh)]
+    for _ in range(3):
+        assert fresh.run("print(7)", expected="7").passed
+        seen.append(spare(fresh))
+    assert len(set(seen)) == 4
+
+
+def test_a_run_starts_when_its_process_gets_the_job(fresh: Sandbox) -> None:
+    spare(fresh)
+    time.sleep(2.5)
+    result = fresh.run("print(7)", expected="7", limits=replace(LIMITS, wall_s=2.0))
+    assert result.passed
+    assert result.wall_s < 2
+
+
+def test_a_spare_process_that_dies_is_no_verdict(fresh: Sandbox) -> None:
+    os.kill(spare(fresh), signal.SIGKILL)
+    assert fresh.run("print(7)", expected="7").passed
+    fresh.assert_healthy()
+
+
+def test_a_spare_process_dies_with_its_runner(fresh: Sandbox) -> None:
+    waiting = spare(fresh)
+    os.kill(fresh.runner(), signal.SIGKILL)
+    for _ in range(500):
+        if not alive(waiting):
+            break
+        time.sleep(0.01)
+    assert not alive(waiting)
+    fresh.assert_healthy()
+
+
+def test_limits_hold_for_the_run_and_not_for_the_process(fresh: Sandbox) -> None:
+    code = "import resource\nprint(resource.getrlimit(resource.RLIMIT_AS)[0])"
+    for size in (256 << 20, 512 << 20, 256 << 20):
+        limits = replace(LIMITS, memory_bytes=size)
+        assert fresh.run(code, expected=str(size), limits=limits).passed
+
+
+def test_a_program_that_forks_finds_the_library_as_after_any_fork(fresh: Sandbox) -> None:
+    code = """
+import os, random, threading
+before = random.getstate()
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+if os.fork() == 0:
+    same = random.getstate() == before  # the library gives each copy a seed of its own
+    print(same, threading.active_count(), flush=True)
+    os._exit(0)
+os.wait()
+print(threading.main_thread().native_id == os.getpid(), random.getstate() == before, threading.active_count())
+"""
+    assert fresh.run(code, expected="False 1\nTrue True 2\n").passed
+
+
+def test_a_program_may_register_hooks_of_its_own(fresh: Sandbox) -> None:
+    code = """
+import os
+say = lambda text: lambda: print(text, flush=True)
+os.register_at_fork(before=say("before"), after_in_child=say("child"))
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+print(os.register_at_fork.__module__)
+"""
+    assert fresh.run(code, expected="before\nchild\nposix\n").passed
