@@ -114,6 +114,7 @@ def test_help_loads_none_of_the_unused_libraries() -> None:
     assert output("fit", "--help", first=report).splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_help_comes_without_stand_ins_where_one_lacks_something() -> None:
     broken = (
         "import rlef_lightning.fast_help as fast_help\n"

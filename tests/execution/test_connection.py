@@ -12,6 +12,8 @@ import pytest
 from rlef_lightning.execution.connection import Connection, DaemonLostError, Reached
 from rlef_lightning.execution.frames import Message, encode, read_frame
 
+pytestmark = pytest.mark.slow
+
 PROOF = {"findings": [], "walls_missing": [], "seconds": 0.0}
 READY = {"ready": True, "pid": 0, "runners": [], "scratch": "", "proof": PROOF}
 SILENCE_S = 0.4

@@ -15,6 +15,8 @@ from rlef_lightning.execution.doctor_table import print_table
 from rlef_lightning.execution.features import features
 from rlef_lightning.execution.guarantees import NAMES, Finding
 
+pytestmark = pytest.mark.slow
+
 
 def examined(**changes: object) -> Examination:
     held = tuple(Finding(name, "") for name in NAMES)

@@ -21,6 +21,8 @@ from rlef_lightning.execution import SubprocessExecutor
 from rlef_lightning.execution.scratch import PREFIX, sweep_abandoned
 from rlef_lightning.types import Report, TestCase, Verdict
 
+pytestmark = pytest.mark.slow
+
 SLEEP = "import time\ntime.sleep(0.5)\nprint(7)"
 SEVEN = [TestCase(stdin="", expected_stdout="7\n")]
 

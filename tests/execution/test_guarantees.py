@@ -40,6 +40,8 @@ from rlef_lightning.execution.selftest import join, spread
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 ROOT = os.geteuid() == 0
 SETTINGS = Settings(
     workers=1, report_chars=100, retries=0, recycle_after=10, start_timeout_s=9.0, grace_s=1.0,

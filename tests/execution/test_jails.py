@@ -17,6 +17,8 @@ from rlef_lightning.execution import BubblewrapExecutor, FirejailExecutor, Nsjai
 from rlef_lightning.execution.backends.helper import HelperExecutor
 from rlef_lightning.types import Report, TestCase
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = [NsjailExecutor, BubblewrapExecutor, FirejailExecutor]
 SEVEN = [TestCase(stdin="", expected_stdout="7\n")]
 

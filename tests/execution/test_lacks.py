@@ -21,6 +21,8 @@ from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
 from rlef_lightning.types import Report, TestCase
 
+pytestmark = pytest.mark.slow
+
 IN_TIME_S = 60.0
 """Seconds within which a judgement must have ended one way or the other."""
 

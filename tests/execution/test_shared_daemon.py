@@ -19,6 +19,8 @@ from rlef_lightning.execution import SubprocessExecutor, meeting
 from rlef_lightning.execution.job import job_name, meeting_folder
 from rlef_lightning.types import TestCase, TestResult
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., list[Rank]]
 TORCHRUN = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "run-1"}
 SEVEN = ("print(7)", [("", "7")])

@@ -129,6 +129,7 @@ def judge_real_data(*arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sample_of_real_data_agrees_with_its_labels() -> None:
     report = judge_real_data("--every", "37", "--plus-tests", "2")
     assert report["absent"] == []
