@@ -117,7 +117,7 @@ def described(one: Judged) -> dict[str, str]:
 def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     lines = [
-        "| data | right: accepted | wrong: rejected | runs | s | runs/s | own CPU |",
+        "| data | right: accepted | wrong: as labelled | runs | s | runs/s | own CPU |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in report["suites"]:
