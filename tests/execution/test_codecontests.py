@@ -48,9 +48,3 @@ def assert_accepted(sandbox: Sandbox, row: dict[str, Any], private: int | None) 
 def test_shipped_solutions_of_the_first_problems(shared: Sandbox) -> None:
     for row in rows(20):
         assert_accepted(shared, row, private=5)
-
-
-@pytest.mark.slow
-def test_shipped_solutions_of_all_problems_on_all_tests(shared: Sandbox) -> None:
-    for row in rows(1000):
-        assert_accepted(shared, row, private=None)
