@@ -6,6 +6,7 @@ Wider than `ast.literal_eval` by what `repr` writes for plain values: inf, nan, 
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from rlef_lightning.execution.inside.values import Tree, number_of, tree_of
 
 _NAMES = {"inf": float("inf"), "nan": float("nan"), "infj": complex("infj"), "nanj": complex("nanj")}
 _BRACKETS = {"list": ("[", "]"), "tuple": ("(", ")"), "set": ("{", "}"), "frozenset": ("frozenset({", "})")}
+_PARSING = threading.Lock()
+"""CPython 3.11 counts the depth of trees in one place for all threads, and raises SystemError when two build
+one at the same time; large answers are handled in a thread of their own."""
 _LONG_INTEGER = 10**4000
 """Longer ones are written in base 16: Python refuses to convert them, as that would take long."""
 
@@ -20,7 +24,9 @@ _LONG_INTEGER = 10**4000
 def read_literal(text: str) -> Any:
     """The value that the text stands for; ValueError when it is no literal of plain values."""
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body)
+        with _PARSING:
+            tree = ast.parse(text.strip(), mode="eval")
+        return _value(tree.body)
     except (SyntaxError, RecursionError, MemoryError, OverflowError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 

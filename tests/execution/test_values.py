@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+import threading
 from collections import Counter, OrderedDict, defaultdict
 from typing import Any
 
@@ -214,3 +217,31 @@ def test_a_beginning_is_the_beginning_of_the_whole() -> None:
     value = [("a" * 50, {1: b"x" * 50}), {2.5}, None] * 20
     for chars in (0, 1, 7, 60, 200, 10_000):
         assert literal_of(tree_of(value), chars) == repr(value)[:chars]
+
+
+def test_literals_are_read_in_several_threads_at_once() -> None:
+    text = "[" + ",".join("[[1,(2,3)],{'a':[4]}]" for _ in range(300)) + "]"
+    read: list[object] = []
+
+    def give_way(phase: str, info: dict[str, int]) -> None:
+        """Python code in the middle of a parse: the moment at which threads change places."""
+        sum(range(50))
+
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.callbacks.append(give_way)
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [
+            threading.Thread(target=lambda: read.extend(read_literal(text) for _ in range(5)))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.callbacks.remove(give_way)
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
+    assert read == [[[[1, (2, 3)], {"a": [4]}]] * 300] * 20
