@@ -12,6 +12,8 @@ import pytest
 from rlef_lightning.cli import main
 from rlef_lightning.fast_help import UNUSED, UNUSED_BY_CLASSES, unused_modules
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = ("fit", "validate", "test", "predict")
 SHIPPED = (
     "data.engine.help=rlef_lightning.generation.VLLMEngine",
@@ -90,7 +92,6 @@ def test_help_says_something_of_every_option_of_a_shipped_class(
     assert unexplained(said) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -114,7 +115,6 @@ def test_help_loads_none_of_the_unused_libraries() -> None:
     assert output("fit", "--help", first=report).splitlines()[-1] == "[]"
 
 
-@pytest.mark.slow
 def test_help_comes_without_stand_ins_where_one_lacks_something() -> None:
     broken = (
         "import rlef_lightning.fast_help as fast_help\n"
