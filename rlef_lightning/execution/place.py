@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlef_lightning.execution.cgroups import Group, sweep_groups
-from rlef_lightning.execution.library import Interpreter, copy_inside, interpreter, numpy_packages
+from rlef_lightning.execution.interpreter import Interpreter, copy_inside, interpreter, numpy_packages
 from rlef_lightning.execution.settings import Jail, Settings, View
 from rlef_lightning.execution.users import UserClaims
 

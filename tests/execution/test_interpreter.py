@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rlef_lightning.execution import library
-from rlef_lightning.execution.library import copy_inside, interpreter
+from rlef_lightning.execution import interpreter as room
+from rlef_lightning.execution.interpreter import copy_inside, interpreter
 
 
 def runs(python: str, environment: dict[str, str]) -> str:
@@ -22,7 +22,7 @@ def runs(python: str, environment: dict[str, str]) -> str:
 def test_a_closed_interpreter_is_copied_and_the_copy_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "readable_by_others", lambda path: False)
+    monkeypatch.setattr(room, "readable_by_others", lambda path: False)
     found = interpreter(str(tmp_path), ())
     assert found.python.startswith(str(tmp_path))
     assert runs(found.python, found.environment).startswith(str(tmp_path))
@@ -30,7 +30,7 @@ def test_a_closed_interpreter_is_copied_and_the_copy_works(
 
 
 def test_an_open_interpreter_is_shown_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "readable_by_others", lambda path: True)
+    monkeypatch.setattr(room, "readable_by_others", lambda path: True)
     found = interpreter(str(tmp_path), ())
     assert found.environment == {}
     assert list(tmp_path.iterdir()) == []
