@@ -22,7 +22,7 @@ from rlef_lightning.execution.settings import Inside, Jail, Settings
 from rlef_lightning.types import Limits
 
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from inside import hooks; hooks.hold();"
+    "import sys; sys.path.insert(0, sys.argv[1]);"
     " from inside.runner import main; main()"
 )
 """Loads the folder `inside` without the rest of the package."""

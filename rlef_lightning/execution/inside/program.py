@@ -22,7 +22,6 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from . import hooks
 from .kernel import OPEN_FILES
 from .values import decode, encode
 from .walls import Walls
@@ -80,14 +79,15 @@ class Letter(NamedTuple):
             return Letter(*marshal.loads(pipe.readall()))
 
 
-def program_process(folder: str, walls: Walls, fds: Sequence[int]) -> NoReturn:
-    """What the forked process does until its end; never returns into the runner's loop.
+def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int) -> NoReturn:
+    """What the forked process does until its end; never returns into the template's loop.
 
-    `fds`: the three streams, the write ends for status and value, the read end for the job.
+    `fds`: the three streams, the write ends for status and value, the read end for the job. `rules`: see
+    `Walls.rules`.
     """
     code = 1
     try:
-        walls.enclose()
+        walls.enclose(rules)
         become_program(fds, folder)
         walls.confine()
         fresh_interpreter(folder)
@@ -119,7 +119,6 @@ def become_program(fds: Sequence[int], folder: str) -> None:
 
 def fresh_interpreter(folder: str) -> None:
     """Makes the forked interpreter look newly started, as far as the runner could not do it (`warm_up`)."""
-    hooks.release()
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the runner's
     sys.path.insert(0, folder)
 

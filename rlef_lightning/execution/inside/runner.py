@@ -38,8 +38,10 @@ from .kernel import (
 )
 from .program import Job, replace_streams
 from .spare import Spare
+from .template import Template
+from .tree import kill_and_reap
 from .walls import Walls
-from .watch import READ_BYTES, kill_and_reap, run
+from .watch import READ_BYTES, run
 
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
 # a program that wants a module which is not here pays for its import alone.
@@ -80,19 +82,20 @@ def main() -> None:
     walls = Walls(options, folder)
     walls.missing += [missing] if missing else []
     prepare_folder(folder, walls)
+    template = Template(folder, walls)
     send(control, {"clean": True, "missing": walls.missing, "own_disk": walls.own_disk})
     with contextlib.suppress(EOFError, ConnectionError):
-        serve(control, folder, walls)
+        serve(control, folder, walls, template)
 
 
-def serve(control: int, folder: str, walls: Walls) -> None:
+def serve(control: int, folder: str, walls: Walls, template: Template) -> None:
     """Answers jobs until the daemon closes the socket."""
     while True:
-        spare = Spare(folder, walls)
+        spare = Spare(template, walls)
         try:
             header, (code, stdin, *contents) = receive(control)
         except BaseException:
-            kill_and_reap(spare.pid)
+            kill_and_reap(spare.pid, spare.template)
             raise
         job = Job(header, code, stdin, folder, walls, contents)
         result, stdout, stderr = run(job, control, spare)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 
 from .kernel import libc
@@ -107,7 +106,7 @@ def _conditional(column: int) -> bytes:
 
 def program_filter(machine: str = "") -> bytes:
     """The filter for this (or the named) architecture; raises OSError for one without a table."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"there is no table of system calls for {machine}")
     column = list(_ARCHITECTURES).index(machine)

@@ -9,26 +9,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import cached_property
 
 from .kernel import cpu_seconds, empty_stdin, fill_and_seal, output_pipe, pipe
-from .program import Job, program_process
+from .program import Job
+from .template import Template
 from .walls import Walls
 
 
 class Spare:
-    """A forked process that waits for a job; `pid` is not reaped before its run is over."""
+    """A process that waits for a job, or is about to."""
 
-    def __init__(self, folder: str, walls: Walls):
+    def __init__(self, template: Template, walls: Walls):
         pipes = (output_pipe(walls.uid), output_pipe(walls.uid), pipe(), pipe())
         self.readers, writers = zip(*pipes, strict=True)
         """Of stdout, stderr, status and value."""
         self._stdin, readable = empty_stdin()
         letter, self._job = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
-        if self.pid == 0:
-            program_process(folder, walls, (readable, *writers, letter))
-        for fd in (readable, *writers, letter):
+        self._theirs = (readable, *writers, letter)
+        self._template = template
+        self.template = template.pid
+        """Process id of what it is copied from."""
+        template.fork(self._theirs, walls.rules)
+
+    @cached_property
+    def pid(self) -> int:
+        """Not reaped before its run is over. Raises OSError when there is no such process."""
+        pid = self._template.newborn()
+        for fd in self._theirs:
             os.close(fd)
+        return pid
 
     def start(self, job: Job) -> float:
         """Gives it its job, once; returns the CPU seconds that it has used until then.

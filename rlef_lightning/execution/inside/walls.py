@@ -19,6 +19,8 @@ from .seccomp import Filter
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
+NO_RULES = -1
+
 _COUNTS_PER_NAMESPACE = (5, 14)
 """Since this kernel a user's processes are counted apart in each user name space."""
 
@@ -45,7 +47,8 @@ class Walls:
         self._neighbours: int | None = options["neighbours"]
         self._readable, self._folder = [*options["readable"], "/proc"], folder
         self._filter: Filter | None = None
-        self._rules: int | None = None
+        self.rules = NO_RULES
+        """Descriptor of the Landlock rules, once there are some."""
         if self.uid is None and _kernel() < _COUNTS_PER_NAMESPACE:
             self._neighbours = None
         if options["scratch_bytes"] is not None:
@@ -74,25 +77,39 @@ class Walls:
 
     def surround(self) -> None:
         """To be called when the scratch folder is a new one: rules hold for a folder, not for its name."""
-        stood = self._rules is not None
-        if self._rules is not None:
-            os.close(self._rules)
-            self._rules = None
+        stood = self.rules != NO_RULES
+        if stood and self.uid is not None:
+            return  # they hold for the folder above, in which programs of another user can make nothing
+        if stood:
+            os.close(self.rules)
+            self.rules = NO_RULES
+        writable = self._folder if self.uid is None else os.path.dirname(self._folder)
         try:
-            self._rules = landlock.ruleset(self._readable, _DEVICES, self._folder)
+            self.rules = landlock.ruleset(self._readable, _DEVICES, writable)
         except OSError as error:
             if stood:
                 raise  # this runner ends and is replaced: never on with fewer walls than were proven
             self.missing.append(f"no Landlock: {error.strerror}")
 
-    def enclose(self) -> None:
-        """In the program's process, before its descriptors are closed."""
-        if self._rules is not None:
-            landlock.restrict_self(self._rules)
+    def share(self) -> None:
+        """In the template: what can be the same for all programs, so that each need not put it up anew."""
+        lower(resource.RLIMIT_CORE, 0)
+        if self.uid is not None and self.rules != NO_RULES:
+            landlock.restrict_self(self.rules)
+        if self._filter is not None:
+            self._filter.load()
+
+    def enclose(self, rules: int) -> None:
+        """In the program's process, before its descriptors are closed.
+
+        A program that has the template's user needs rules of its own: they keep it from signalling whatever
+        is not behind them as well, and so the template.
+        """
+        if self.uid is None and rules != NO_RULES:
+            landlock.restrict_self(rules)
 
     def confine(self) -> None:
-        """In the program's process: user, filter; then nothing is left of the runner's rights."""
-        lower(resource.RLIMIT_CORE, 0)
+        """In the program's process: its user; then nothing is left of the runner's rights."""
         if self.uid is not None:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
@@ -100,8 +117,6 @@ class Walls:
         namespaces.drop_capabilities()
         prctl(PR_SET_DUMPABLE, 1)  # else /proc/self, and with it /dev/stdin, belongs to root
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
-        if self._filter is not None:
-            self._filter.load()
 
     def limit(self, limits: dict[str, Any]) -> None:
         """In the program's process, once its job is known."""

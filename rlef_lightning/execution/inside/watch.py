@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import select
-import signal
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from .files import put_files, read_answer
-from .kernel import cpu_seconds, descendants_of, waited_cpu_seconds
+from .kernel import cpu_seconds, waited_cpu_seconds
 from .memory import memory_beyond, waited_for_cpu_seconds
 from .program import Job
 from .spare import Spare
+from .tree import kill_and_reap, programs_beside
 from .values import VALUE_BYTES
 
 READ_BYTES = 256 << 10
@@ -32,7 +31,7 @@ def run(job: Job, control: int, spare: Spare) -> tuple[dict[str, Any], bytes, by
         watch.until_end()
     finally:
         wall_s = time.monotonic() - watch.started
-        ended = kill_and_reap(spare.pid)
+        ended = kill_and_reap(spare.pid, spare.template)
     try:
         watch.drain()
         answer = watch.answer()
@@ -68,6 +67,7 @@ class Watch:
 
     def __init__(self, spare: Spare, job: Job, control: int):
         self.pid, self.job, self.limits, self.control = spare.pid, job, job.limits, control
+        self.template = spare.template
         self.pidfd = os.pidfd_open(self.pid)
         readers = spare.readers if job.function else spare.readers[:3]
         self.streams = {fd: bytearray() for fd in readers}
@@ -101,7 +101,7 @@ class Watch:
 
     def check_clocks(self) -> None:
         """Sets `stopped` when the program's processes have used up a clock or the memory, or are too many."""
-        below = descendants_of(os.getpid())  # the program, and what it detached: all that is below us
+        below = programs_beside(self.template)
         cpu_s = sum(cpu_seconds(pid) + waited_cpu_seconds(pid) for pid in below)
         cpu_s -= self.used_before_s
         now = time.monotonic()
@@ -160,42 +160,3 @@ class Watch:
         if len(data) > limit:
             self.stopped = "output"
         return data[:limit]
-
-
-def kill_and_reap(main: int) -> tuple[int, resource.struct_rusage, list[resource.struct_rusage]]:
-    """Ends the program and all that it left behind; (wait status, its usage, usage of the strays).
-
-    The runner is the subreaper, so every process of the program is below it however it detached
-    itself, and nothing else is. Stopping all before killing any keeps a fork bomb from outrunning us.
-    """
-    os.kill(main, signal.SIGKILL)  # not reaped yet, so the id cannot be another's
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(main, signal.SIGKILL)
-    _, status, usage = os.wait4(main, 0)
-    strays: list[resource.struct_rusage] = []
-    while True:
-        try:
-            pid, _, stray = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return status, usage, strays
-        if pid:
-            strays.append(stray)
-        else:
-            stop_then_kill()
-
-
-def stop_then_kill() -> None:
-    """SIGSTOP for every process below the runner until no new one appears, then SIGKILL for all."""
-    stopped: set[int] = set()
-    while new := set(descendants_of(os.getpid())) - stopped:
-        signal_all(new, signal.SIGSTOP)
-        stopped |= new
-    signal_all(stopped, signal.SIGKILL)
-    time.sleep(0.0005)  # they need a moment to die
-
-
-def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
-    """Sends a signal to each; those that have gone meanwhile are passed over."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
