@@ -85,6 +85,7 @@ class RunnerLink:
         header = {"limits": limits_to_json(limits), **extras.header}
         writer.write(encode(header, code, stdin, *extras.contents))
         facts, (stdout, stderr) = await self._answer(timeout_s)
+        self._clean = facts.pop("clean")
         return RunFacts(**facts, stdout=stdout, stderr=stderr)
 
     async def end(self) -> None:

@@ -97,7 +97,7 @@ class Sandbox:
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
         self.idle = count_at_rest(self.daemon, executor.workers)
-        """Processes below an idle daemon: each worker's runner and spare process, and what keeps its jail."""
+        """Processes below an idle daemon: each worker's runner, template and spare process, and its jail's."""
 
     def judge(
         self,
@@ -127,10 +127,15 @@ class Sandbox:
         return self.executor._connection.pid
 
     def runner(self) -> int:
-        """Process id of one runner: all that is below it is one process, the spare or the program."""
-        found = [pid for pid in children(self.daemon) if len(children(pid)) == 1]
+        """Process id of one runner: below it are the template and one more, the spare or the program."""
+        found = [pid for pid in children(self.daemon) if len(children(pid)) == 2]
         assert found, "no runner is alive"  # a signal to process 0 would go to the tests themselves
         return found[0]
+
+    def runners(self) -> set[int]:
+        """Process ids of all runners while the executor is idle."""
+        assert self.at_rest()
+        return {pid for pid in children(self.daemon) if len(children(pid)) == 2}
 
     def at_rest(self) -> bool:
         """True once the daemon has below it what it has when idle; False when that does not come about.

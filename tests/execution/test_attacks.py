@@ -93,6 +93,21 @@ def test_the_expected_output_is_nowhere_in_the_program(sandbox: Sandbox) -> None
     assert control.passed, "the search itself must find what is there"
 
 
+@pytest.mark.every_backend
+def test_nothing_of_other_programs_is_in_its_memory(sandbox: Sandbox) -> None:
+    secrets = {"code": "9a3e55b0", "stdin": "c41f8820", "stdout": "e07b6d19", "stderr": "52d8f3c6"}
+    for _ in range(4):  # on either worker
+        sandbox.run(
+            f"import sys\nx = 'canary-{secrets['code']}'\ny = input()\n"
+            f"print('can' + 'ary-{secrets['stdout']}')\nprint('can' + 'ary-{secrets['stderr']}', file=sys.stderr)",
+            stdin=f"canary-{secrets['stdin']}\n",
+        )
+    for secret in secrets.values():
+        code = SEARCH.replace("CHECKSUM", str(zlib.crc32(secret.encode())))
+        report = sandbox.judge(code, [("", "True False")] * 4)
+        assert report.passed, [result.stdout for result in report.results]
+
+
 def test_the_environment_holds_no_secret(sandbox: Sandbox) -> None:
     assert os.environ["RLEF_TEST_SECRET"] == CANARY
     result = sandbox.run("import os\nprint(sorted(os.environ), list(os.environ.values()))")
@@ -232,6 +247,28 @@ print(int(os.read(r, 20)))
     assert time.monotonic() - started < 5
     assert int(result.stdout) > 1
     assert sandbox.at_rest()
+
+
+@pytest.mark.every_backend
+def test_a_sibling_of_main_is_gone_afterwards(sandbox: Sandbox) -> None:
+    code = """
+import ctypes, os, time
+CLONE_PARENT, SIGCHLD, call = 0x8000, 17, {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+if ctypes.CDLL(None).syscall(call, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) == 0:
+    time.sleep(60)
+print(7)
+"""
+    assert sandbox.run(code, expected="7").passed
+
+
+@pytest.mark.every_backend
+def test_killing_all_that_it_may_ends_itself_at_most(sandbox: Sandbox) -> None:
+    runners = sandbox.runners()
+    outside = os.readlink("/proc/self/ns/pid")  # never in a name space in which the machine's processes are
+    code = f"import os\nif os.readlink('/proc/self/ns/pid') != '{outside}':\n    os.kill(-1, 9)"
+    sandbox.run(code)
+    sandbox.assert_healthy()
+    assert sandbox.runners() == runners
 
 
 def test_a_stray_does_not_write_into_the_next_run(sandbox: Sandbox) -> None:

@@ -74,7 +74,7 @@ def test_ranks_elect_one_daemon_which_ends_with_the_last(start: Start, runtime: 
     ranks = start(number)
     daemon = started_together(ranks)
     assert len(list(runtime.glob("rlef-executor-*"))) == 1
-    assert until(lambda: len(children(daemon)) == 4)  # the workers, each with its spare, are the node's
+    assert until(lambda: len(children(daemon)) == 6)  # the workers, each with template and spare, are the node's
     for rank in ranks:
         assert rank.do("judge", *SEVEN) == ACCEPTED
     for rank in ranks[:-1]:  # the one that started the daemon is among them, or is the last
@@ -101,7 +101,7 @@ def test_a_rank_uses_the_workers_that_others_leave_idle(start: Start) -> None:
     ranks = start(2)
     daemon = started_together(ranks)
     ranks[1].ask("judge", FORKED + "time.sleep(40)", [("", ""), ("", "")])
-    assert until(lambda: len(children(daemon)) == 6)  # 2 runners, 2 programs of 2 processes: all of this rank
+    assert until(lambda: len(children(daemon)) == 8)  # 2 runners, their templates, 2 programs of 2 processes: all of this rank
 
 
 def test_a_long_queue_of_one_rank_does_not_hold_up_another(start: Start) -> None:
@@ -118,13 +118,13 @@ def test_a_killed_rank_takes_its_runs_along_and_nothing_else(start: Start) -> No
     killed, other = ranks = start(2)
     daemon = started_together(ranks)
     killed.ask("judge", FORKED + "time.sleep(40)", [("", "")] * 10)
-    assert until(lambda: len(children(daemon)) == 6)
+    assert until(lambda: len(children(daemon)) == 8)
     before = children(daemon)
     killed.signal(signal.SIGKILL)
     assert other.do("judge", *SEVEN) == ACCEPTED  # both workers were taken, for 40 s
     assert other.do("start")["daemon"] == daemon
     assert until(lambda: not any(alive(pid) for pid in before))  # the runners, too, were in the middle of it
-    assert until(lambda: len(children(daemon)) <= 4)  # what was queued does not run
+    assert until(lambda: len(children(daemon)) <= 6)  # what was queued does not run
 
 
 def test_a_killed_rank_is_missed_although_a_forked_process_holds_its_socket(start: Start) -> None:
@@ -145,7 +145,7 @@ def test_nothing_outlives_the_ranks(start: Start, runtime: Path, number: signal.
     daemon = started_together(ranks)
     for rank in ranks:
         rank.ask("judge", "import os, time\nos.fork()\ntime.sleep(40)", [("", "")])
-    assert until(lambda: len(children(daemon)) == 6)  # 2 runners, 2 programs of 2 processes
+    assert until(lambda: len(children(daemon)) == 8)  # 2 runners, their templates, 2 programs of 2 processes
     pids = {daemon, *children(daemon)}
     for rank in ranks:
         rank.signal(number)
@@ -157,7 +157,7 @@ def test_a_killed_daemon_is_replaced_by_one_for_all(start: Start) -> None:
     ranks = start(4)
     daemon = started_together(ranks)
     numbers = [rank.ask("judge", FORKED + SLEEP[0], SLEEP[1]) for rank in ranks]
-    assert until(lambda: len(children(daemon)) == 6)
+    assert until(lambda: len(children(daemon)) == 8)
     os.kill(daemon, signal.SIGKILL)
     assert [rank.reply(number) for rank, number in zip(ranks, numbers, strict=True)] == [ACCEPTED] * 4
     assert started_together(ranks) != daemon
@@ -168,7 +168,7 @@ def test_a_daemon_that_keeps_dying_is_an_error_in_every_rank(start: Start) -> No
     daemon = started_together(ranks)
     numbers = [rank.ask("judge", FORKED + "time.sleep(40)", [("", "")]) for rank in ranks]
     for _ in range(2):  # retries = 1
-        assert until(lambda now=daemon: len(children(now)) == 6)
+        assert until(lambda now=daemon: len(children(now)) == 8)
         os.kill(daemon, signal.SIGKILL)
         assert until(lambda now=daemon: not alive(now))
         daemon = started_together(ranks)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from sandboxing import LIMITS, Sandbox, alive, children
+from sandboxing import LIMITS, Sandbox, alive, children, in_scratch_folder
 
 from rlef_lightning.execution import SubprocessExecutor
 
@@ -24,9 +24,9 @@ def fresh(loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
 
 
 def spare(sandbox: Sandbox) -> int:
-    """The waiting process: nothing is below it."""
+    """The waiting process."""
     assert sandbox.at_rest()
-    (pid,) = (pid for pid in children(sandbox.daemon) if not children(pid))
+    (pid,) = filter(in_scratch_folder, children(sandbox.daemon))
     return pid
 
 
@@ -60,6 +60,15 @@ def test_a_spare_process_dies_with_its_runner(fresh: Sandbox) -> None:
             break
         time.sleep(0.01)
     assert not alive(waiting)
+    fresh.assert_healthy()
+
+
+def test_the_death_of_what_it_is_copied_from_is_no_verdict(fresh: Sandbox) -> None:
+    waiting = spare(fresh)
+    (template,) = (pid for pid in children(fresh.daemon) if not children(pid) and pid != waiting)
+    os.kill(template, signal.SIGKILL)
+    for _ in range(3):
+        assert fresh.run("print(7)", expected="7").passed
     fresh.assert_healthy()
 
 

@@ -43,8 +43,8 @@ class Bubblewrap:
         return ["--ro-bind", path, path]
 
     def inside(self, view: View) -> Inside:
-        """As an ordinary user the jail has a user name space, in which only the runner counts."""
-        return Inside(neighbours=0 if view.program_uid is not None else 1)
+        """As an ordinary user the jail has a user name space, in which only runner and template count."""
+        return Inside(neighbours=0 if view.program_uid is not None else 2)
 
 
 def _parents(paths: Sequence[str]) -> list[str]:

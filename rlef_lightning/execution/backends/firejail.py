@@ -37,9 +37,11 @@ class Firejail:
         ]  # fmt: skip
 
     def inside(self, view: View) -> Inside:
-        """As an ordinary user firejail makes no user name space: the user is shared with the machine."""
+        """As an ordinary user firejail makes no user name space; the runner makes one for itself, where it may."""
         root = os.geteuid() == 0
-        return Inside(mounts=root, neighbours=0 if view.program_uid is not None else None)
+        return Inside(
+            namespaces=not root, mounts=True, neighbours=0 if view.program_uid is not None else None
+        )
 
 
 class FirejailExecutor(HelperExecutor):

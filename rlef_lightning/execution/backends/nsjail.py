@@ -51,8 +51,8 @@ class Nsjail:
         return [part for inner, outer in maps for kind in "ug" for part in (f"-{kind}", f"{inner}:{outer}:1")]
 
     def inside(self, view: View) -> Inside:
-        """Users are the jail's own, so the kernel counts its processes only: the runner, and programs."""
-        return Inside(neighbours=0 if view.program_uid is not None else 1)
+        """Users are the jail's own, so the kernel counts its processes only: runner, template, program."""
+        return Inside(neighbours=0 if view.program_uid is not None else 2)
 
 
 class NsjailExecutor(HelperExecutor):

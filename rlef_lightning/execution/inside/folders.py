@@ -6,6 +6,14 @@ import os
 import stat
 
 
+def is_empty(path: str) -> bool:
+    """True for a folder with nothing in it that this process can list."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
+    except OSError:
+        return False
+
+
 def empty_folder(path: str, uid: int | None) -> bool:
     """Makes `path` an empty folder of the program's user; True when it is a new one.
 

@@ -28,15 +28,12 @@ RUNNER_CAPABILITIES = frozenset({_CHOWN, _DAC_OVERRIDE, _FOWNER, _KILL, _SETGID,
 _LAST_CAPABILITY = 63
 
 
-NEIGHBOURS = 2
-"""Processes in the user name space that `enter` makes: the one that called, and the runner."""
-
-
-def enter() -> tuple[bool, str]:
+def enter() -> tuple[int | None, str]:
     """Moves this process behind name spaces of its own; it is process 1 there when this returns.
 
-    The process that called stays outside and ends with the inner one. Returns whether users are the
-    name space's own now, and what is missing, or "".
+    The process that called stays outside and ends with the inner one. Returns how many processes there are
+    besides a program's in the user name space (the one that called, the runner, its template), None if it
+    is the machine's; and what is missing, or "".
     """
     ordinary = os.geteuid() != 0
     for pids in (True, False):
@@ -46,8 +43,9 @@ def enter() -> tuple[bool, str]:
         if pids:
             _become_first()
             _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "")
-        return ordinary, "" if pids else "no process name space: /proc cannot be mounted in one here"
-    return False, f"no name spaces: {trial}"
+        beside = (3 if pids else 2) if ordinary else None
+        return beside, "" if pids else "no process name space: /proc cannot be mounted in one here"
+    return None, f"no name spaces: {trial}"
 
 
 def mount_scratch(folder: str, size: int, files: int) -> None:

@@ -91,6 +91,7 @@ def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int) -
         become_program(fds, folder)
         walls.confine()
         fresh_interpreter(folder)
+        rehearse()
         letter = Letter.receive()
         walls.limit(letter.limits)
         code = execute(letter)
@@ -121,6 +122,17 @@ def fresh_interpreter(folder: str) -> None:
     """Makes the forked interpreter look newly started, as far as the runner could not do it (`warm_up`)."""
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the runner's
     sys.path.insert(0, folder)
+
+
+REHEARSAL = "a, b = map(int, '3 4'.split())\nfor i in range(a):\n    f'{a + b}'\n"
+
+
+def rehearse() -> None:
+    """Compiles and runs a little something while there is time.
+
+    Whatever a program does first is slow, as each page that it touches must be copied from the template.
+    """
+    exec(compile(REHEARSAL, FILE_NAME, "exec", dont_inherit=True), {})
 
 
 def fresh_namespace(job: Letter) -> dict[str, Any]:

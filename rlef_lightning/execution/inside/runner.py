@@ -7,7 +7,8 @@ hands back the bytes that the program printed. The program's process never holds
 
     <- {"limits": {...}} + code + stdin, and what else `Job` takes
     -> the facts (see `watch.facts`) + the answer (stdout, an output file or a function's value) + stderr
-    -> {"clean": true}, also once at the start: the scratch folder is empty, the next job may come
+    -> {"clean": true}, once at the start, and when the facts did not say so: the scratch folder is empty,
+       the next job may come
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import threading
 from typing import Any
 
 from . import namespaces
-from .folders import empty_folder
+from .folders import empty_folder, is_empty
 from .kernel import (
     OPEN_FILES,
     PR_SET_CHILD_SUBREAPER,
@@ -67,9 +68,9 @@ def main() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
     control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(options["control_fd"])
-    own_users, missing = namespaces.enter() if options["namespaces"] else (False, "")
-    if own_users:
-        options["neighbours"] = namespaces.NEIGHBOURS
+    neighbours, missing = namespaces.enter() if options["namespaces"] else (None, "")
+    if neighbours is not None:
+        options["neighbours"] = neighbours
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     with open("/proc/self/oom_score_adj", "w") as file:
@@ -99,9 +100,13 @@ def serve(control: int, folder: str, walls: Walls, template: Template) -> None:
             raise
         job = Job(header, code, stdin, folder, walls, contents)
         result, stdout, stderr = run(job, control, spare)
-        send(control, result, stdout, stderr)
-        prepare_folder(folder, walls)  # may take long, which must not count against the run
-        send(control, {"clean": True})
+        tidy = is_empty(folder)
+        if tidy:  # as most programs leave it: one message will do
+            prepare_folder(folder, walls)
+        send(control, {**result, "clean": tidy}, stdout, stderr)
+        if not tidy:
+            prepare_folder(folder, walls)  # may take long, which must not count against the run
+            send(control, {"clean": True})
 
 
 def prepare_folder(folder: str, walls: Walls) -> None:
