@@ -21,10 +21,7 @@ from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
 from rlef_lightning.execution.settings import Inside, Jail, Settings
 from rlef_lightning.types import Limits
 
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
-    " from inside.runner import main; main()"
-)
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.runner import main; main()"
 """Loads the folder `inside` without the rest of the package."""
 FAREWELL_S = 2.0
 """Seconds for a runner to end its program and itself once its socket is closed."""

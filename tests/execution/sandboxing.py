@@ -97,7 +97,7 @@ class Sandbox:
         self.executor, self.loop = executor, loop
         loop.run_until_complete(executor.start())
         self.idle = count_at_rest(self.daemon, executor.workers)
-        """Processes below an idle daemon: each worker's runner, template and spare process, and its jail's."""
+        """Processes below an idle daemon: of each worker the runner, template, spare one, and the jail's."""
 
     def judge(
         self,

@@ -96,12 +96,14 @@ def test_the_expected_output_is_nowhere_in_the_program(sandbox: Sandbox) -> None
 @pytest.mark.every_backend
 def test_nothing_of_other_programs_is_in_its_memory(sandbox: Sandbox) -> None:
     secrets = {"code": "9a3e55b0", "stdin": "c41f8820", "stdout": "e07b6d19", "stderr": "52d8f3c6"}
+    teller = f"""
+import sys
+kept = 'canary-{secrets["code"]}' + input()
+print('can' + 'ary-{secrets["stdout"]}')
+print('can' + 'ary-{secrets["stderr"]}', file=sys.stderr)
+"""
     for _ in range(4):  # on either worker
-        sandbox.run(
-            f"import sys\nx = 'canary-{secrets['code']}'\ny = input()\n"
-            f"print('can' + 'ary-{secrets['stdout']}')\nprint('can' + 'ary-{secrets['stderr']}', file=sys.stderr)",
-            stdin=f"canary-{secrets['stdin']}\n",
-        )
+        sandbox.run(teller, stdin=f"canary-{secrets['stdin']}\n")
     for secret in secrets.values():
         code = SEARCH.replace("CHECKSUM", str(zlib.crc32(secret.encode())))
         report = sandbox.judge(code, [("", "True False")] * 4)

@@ -74,7 +74,9 @@ def test_ranks_elect_one_daemon_which_ends_with_the_last(start: Start, runtime: 
     ranks = start(number)
     daemon = started_together(ranks)
     assert len(list(runtime.glob("rlef-executor-*"))) == 1
-    assert until(lambda: len(children(daemon)) == 6)  # the workers, each with template and spare, are the node's
+    assert until(
+        lambda: len(children(daemon)) == 6
+    )  # the workers, each with template and spare, are the node's
     for rank in ranks:
         assert rank.do("judge", *SEVEN) == ACCEPTED
     for rank in ranks[:-1]:  # the one that started the daemon is among them, or is the last
@@ -101,7 +103,9 @@ def test_a_rank_uses_the_workers_that_others_leave_idle(start: Start) -> None:
     ranks = start(2)
     daemon = started_together(ranks)
     ranks[1].ask("judge", FORKED + "time.sleep(40)", [("", ""), ("", "")])
-    assert until(lambda: len(children(daemon)) == 8)  # 2 runners, their templates, 2 programs of 2 processes: all of this rank
+    assert until(
+        lambda: len(children(daemon)) == 8
+    )  # 2 runners, their templates, 2 programs of 2 processes: all of this rank
 
 
 def test_a_long_queue_of_one_rank_does_not_hold_up_another(start: Start) -> None:

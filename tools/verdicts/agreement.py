@@ -139,7 +139,8 @@ def table(report: dict[str, Any]) -> str:
     """The report in Markdown."""
     lines = [
         f"{report['programs']} programs, {report['tests']} tests, {report['runs']} runs, "
-        f"{len(report['differing'])} tests with more than one verdict; tests by verdict: {report['verdicts']}",
+        f"{len(report['differing'])} tests with more than one verdict",
+        f"Tests by verdict: {report['verdicts']}",
         "",
         "| backend | busy processes beside | times | s |",
         "|---|---|---|---|",
@@ -157,9 +158,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder with the files")
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=installed, help="default: %(default)s")
+    parser.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, default=installed, help="default: %(default)s"
+    )
     parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=20, help="idle, and as often busy; default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--load", type=int, default=4, help="busy processes; default: %(default)s")
     parser.add_argument("--every", type=int, default=10, help="each so many-th program; default: %(default)s")
     parser.add_argument("--tests", type=int, default=6, help="of a program, at most; default: %(default)s")

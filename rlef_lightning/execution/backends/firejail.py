@@ -37,7 +37,7 @@ class Firejail:
         ]  # fmt: skip
 
     def inside(self, view: View) -> Inside:
-        """As an ordinary user firejail makes no user name space; the runner makes one for itself, where it may."""
+        """As an ordinary user firejail makes no user name space: the runner does, where it may."""
         root = os.geteuid() == 0
         return Inside(
             namespaces=not root, mounts=True, neighbours=0 if view.program_uid is not None else None

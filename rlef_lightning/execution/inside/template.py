@@ -2,8 +2,8 @@
 
 The runner handles code, inputs and outputs, and a copy of it would hold what is left of them in memory that
 was freed. So programs are copies of this process instead, which is itself a copy of the runner from before
-its first job. It does nothing between two forks, so the kernel has few pages to copy for it, and none for the
-runner. The walls that need not know the program it puts up around itself, and every copy inherits them.
+its first job. It does nothing between two forks, so the kernel has few pages to copy for it, and none for
+the runner. The walls that need not know the program it puts up around itself: every copy inherits them.
 
 It shares the runner's table of descriptors; its copies have the runner for their parent, which waits for them.
 """
