@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlef_lightning.errors import ConfigError
-from rlef_lightning.rollout import PlaySettings
+from rlef_lightning.errors import ConfigError, ExecutorError
+from rlef_lightning.rollout import Collection, Pace, PlaySettings
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -26,10 +26,11 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuse a trainer with which a run would go silently wrong.
 
     Raises:
-        ConfigError: several processes, old episodes, or computations in another number format.
+        ConfigError: processes that would not share one model, old episodes, or computations in another
+            number format.
     """
     if trainer.world_size > 1:
-        raise ConfigError(f"{trainer.world_size} processes were asked for; set trainer.devices to 1")
+        _check_strategy(trainer)
     # An attribute that Lightning sets from outside the class, hence unknown to type checkers.
     reload_every = getattr(trainer, "reload_dataloaders_every_n_epochs", 1)
     if trainer.state.fn == "fit" and reload_every != 1:
@@ -41,6 +42,45 @@ def check_trainer(trainer: L.Trainer) -> None:
         raise ConfigError(
             f"trainer.precision is {trainer.precision}; it must be 32-true: scoring and updating must "
             "compute alike, and steps of 2e-7 are below the resolution of bfloat16 weights"
+        )
+
+
+def _check_strategy(trainer: L.Trainer) -> None:
+    """Several processes share the weights by FSDP2, and nothing else keeps their gradients together."""
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    strategy, size = trainer.strategy, trainer.world_size
+    name = type(strategy).__name__
+    if not isinstance(strategy, ModelParallelStrategy):
+        raise ConfigError(
+            f"{size} processes with trainer.strategy={name} would train {size} models; use "
+            f"ModelParallelStrategy with data_parallel_size: {size} and tensor_parallel_size: 1 "
+            "(configs/trainer/), or set trainer.devices to 1"
+        )
+    found = strategy.device_mesh["data_parallel"].size()
+    if found != size:
+        raise ConfigError(
+            f"trainer.strategy's data_parallel_size is {found} of {size} processes; the weights are sharded "
+            f"over all of them: set data_parallel_size: {size} and tensor_parallel_size: 1"
+        )
+    if trainer.state.fn == "fit" and strategy._save_distributed_checkpoint:
+        raise ConfigError(
+            "trainer.strategy's save_distributed_checkpoint is true; folders of shards cannot be "
+            "resumed from: set it to false"
+        )
+
+
+def check_dropped(collection: Collection, total: int, pace: Pace) -> None:
+    """Refuse a collection of several ranks that lost too much, though no rank alone did.
+
+    Raises:
+        ExecutorError: more than `pace.max_dropped_share` of `total` episodes were dropped.
+    """
+    count = collection.dropped.total()
+    if count > pace.max_dropped_share * total:
+        raise ExecutorError(
+            f"{count} of {total} episodes were dropped {dict(collection.dropped)}, more than "
+            f"data.pace.max_dropped_share={pace.max_dropped_share:g} allows"
         )
 
 

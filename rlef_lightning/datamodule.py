@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,17 +18,19 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
-from rlef_lightning.checks import check_counts, check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_dropped, check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import CheckpointError, ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
-from rlef_lightning.generation import Engine
+from rlef_lightning.generation import Engine, SharedEngine, SleepingEngine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.problems import ProblemSource, Split
-from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
+from rlef_lightning.ranks import Ranks
+from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings, Share, merge
 from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.types import Problem
 
@@ -66,6 +68,7 @@ class RolloutDataModule(L.LightningDataModule):
         long_prompts: A problem whose first prompt does not fit the context: "error", or "skip" it.
         parity_tolerance: Largest difference of a log-probability between engine and trainer after a sync.
             1e-4 for float32 on both sides; about 0.1 where the engine computes in bfloat16.
+        rank_timeout_s: With several processes: how long one waits for the others at the end of a collection.
         seed: Decides the order of problems and every sample.
     """
 
@@ -88,6 +91,7 @@ class RolloutDataModule(L.LightningDataModule):
         pace: Pace = Pace(),  # noqa: B008 (frozen)
         long_prompts: Literal["error", "skip"] = "error",
         parity_tolerance: float = 1e-4,
+        rank_timeout_s: float = 1800.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -101,10 +105,12 @@ class RolloutDataModule(L.LightningDataModule):
         self.validation = validation
         self.tests = tests or {"feedback": validation}
         self.long_prompts, self.parity_tolerance, self.seed = long_prompts, parity_tolerance, seed
+        self.rank_timeout_s = rank_timeout_s
         self.collection_metrics: dict[str, float] = {}
         self.listener: PhaseListener | None = None
         self._splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
+        self._ranks = Ranks(alone=True)
         self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
 
     # ---- life cycle ----------------------------------------------------------------------------
@@ -121,6 +127,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is not None:
             return
         check_trainer(self._trainer)
+        self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
         self._tokenizer = self._load_tokenizer()
@@ -239,7 +246,7 @@ class RolloutDataModule(L.LightningDataModule):
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
         temperature = self.play.sampling.temperature
-        scored = self._module.score(collection.episodes, temperature)
+        scored = self._module.score(collection.episodes, temperature, self._ranks)
         tokens = sum(len(sample.token_ids) for sample in scored.samples)
         self.collection_metrics = {
             **collection_metrics(collection, self.play.turn_limit),
@@ -249,7 +256,13 @@ class RolloutDataModule(L.LightningDataModule):
         }
         seed = derive_seed(self.seed, "minibatches", epoch)
         return make_minibatches(
-            scored.samples, self.minibatches_per_epoch, self.pack_tokens, seed, temperature
+            scored.samples,
+            self.minibatches_per_epoch,
+            self.pack_tokens,
+            seed,
+            temperature,
+            rank=self._ranks.rank,
+            ranks=self._ranks.size,
         )
 
     def _epoch_problems(self, epoch: int) -> list[Problem]:
@@ -273,6 +286,27 @@ class RolloutDataModule(L.LightningDataModule):
     def _collect(
         self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
     ) -> Collection:
+        """All episodes, on every rank: each rank that leads an engine plays some of them."""
+        shared = self.engine if isinstance(self.engine, SharedEngine) else None
+        counter = self._ranks.counter()
+        players = self._ranks.size // (1 if shared is None else shared.ranks_per_engine)
+        share = None
+        if self._ranks.size > 1:
+            share = Share(counter=counter, players=players, samples_per_problem=play.samples_per_problem)
+
+        def work() -> Collection:
+            return self._play(problems, play, seed, phase, share)
+
+        parts = self._ranks.together(work if shared is None else partial(shared.lead, work), counter)
+        if isinstance(self.engine, SleepingEngine):
+            self.engine.sleep()
+        collection = merge([part for part in parts if part is not None], problems, play)
+        check_dropped(collection, len(problems) * play.samples_per_problem, self.pace)
+        return collection
+
+    def _play(
+        self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase, share: Share | None
+    ) -> Collection:
         def progress(done: int, total: int) -> None:
             self._tell(phase, done, total)
             # Lightning itself looks at the signal between batches only, which may be minutes away.
@@ -282,7 +316,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            return self._runner.run(self._collector.collect(problems, play, seed, progress))
+            return self._runner.run(self._collector.collect(problems, play, seed, progress, share))
         except _Stopped:
             # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
             raise SIGTERMException from None
@@ -313,7 +347,7 @@ class RolloutDataModule(L.LightningDataModule):
         probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
         engine = self.engine.prompt_logprobs(probe)
         parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
-        return parity
+        return self._ranks.largest(parity)
 
 
 _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
@@ -346,5 +380,10 @@ class _Played(Dataset[Evaluated]):
 
 
 def _loader(items: list[Any] | Dataset[Any]) -> DataLoader[Any]:
-    """A sized loader: Lightning would fetch one item ahead of an unsized one."""
-    return DataLoader(items, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+    """A sized loader: Lightning would fetch one item ahead of an unsized one.
+
+    The items are this rank's own already, so they must not be divided among the ranks once more: Lightning
+    leaves loaders alone that have a distributed sampler, which here has one replica.
+    """
+    sampler: DistributedSampler[Any] = DistributedSampler(items, num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
+    return DataLoader(items, batch_size=None, sampler=sampler)  # type: ignore[arg-type]

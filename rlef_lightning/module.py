@@ -13,6 +13,7 @@ from typing import Any, Literal
 import lightning.pytorch as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
@@ -21,6 +22,7 @@ from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objective import PPO
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
 
@@ -102,6 +104,24 @@ class RLEFModule(L.LightningModule):
             self.reference = PolicyNetwork(load_reference(self.model_folder, dtype, setting))
             self.reference.requires_grad_(False).eval()
             self.value = load_value(self.model_folder, seed=self.seed, setting=setting)
+        if self._device_mesh is not None:  # set by ModelParallelStrategy
+            self._shard(self._device_mesh["data_parallel"])
+
+    def _shard(self, mesh: Any) -> None:
+        from rlef_lightning.models.sharding import shard
+
+        shard(self.policy, self.policy.model, mesh)
+        if self.value is not None:
+            shard(self.reference, self.reference.model, mesh)
+            shard(self.value, self.value.backbone, mesh)
+
+    def _reshard(self) -> None:
+        """After passes without gradients: else the networks' roots would stay whole on every rank."""
+        from rlef_lightning.models.sharding import reshard
+
+        for network in (self.policy, self.reference, self.value):
+            if network is not None:
+                reshard(network)
 
     def _trains(self) -> bool:
         return self._trainer is None or self._trainer.state.fn == "fit"
@@ -120,30 +140,38 @@ class RLEFModule(L.LightningModule):
     # ---- the engine's side ---------------------------------------------------------------------
 
     def engine_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The policy's weights under the names of its checkpoint, one at a time."""
+        """The policy's weights under the names of its checkpoint, whole and one at a time.
+
+        Sharded weights are gathered from all ranks, so all of them must exhaust the iterator.
+        """
         from rlef_lightning.models.weights import engine_weights
 
+        self._reshard()
         return engine_weights(self.policy.model)
 
     @torch.no_grad()
     def sequence_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each token after the first, by the policy as it is now."""
+        """Log-probability of each token after the first, by the policy as it is now; all ranks ask alike."""
         tokens = [TokenSequence(token_ids=tuple(ids), spans=((1, len(ids)),)) for ids in sequences]
         packed = collate_sequences(tokens).to(self.device)
         logprobs, _ = response_logprobs(self.policy, packed, 1.0)
+        self._reshard()
         return [list(row) for row in split_turns(logprobs, packed)]
 
     # ---- scoring -------------------------------------------------------------------------------
 
-    def score(self, episodes: Sequence[Episode], temperature: float) -> Scored:
+    def score(self, episodes: Sequence[Episode], temperature: float, ranks: Ranks | None = None) -> Scored:
         """One pass of the three networks over fresh episodes: everything that the updates need.
 
         Args:
             episodes: Just sampled, by the weights that the policy has now.
             temperature: At which they were sampled.
+            ranks: Who share the work; all of them have the same episodes.
         """
         networks = Networks(policy=self.policy, reference=self.reference, value=self.value)
-        return score(episodes, networks, self.objective, self.pack_tokens, temperature)
+        scored = score(episodes, networks, self.objective, self.pack_tokens, temperature, ranks)
+        self._reshard()
+        return scored
 
     # ---- updating ------------------------------------------------------------------------------
 
@@ -154,24 +182,27 @@ class RLEFModule(L.LightningModule):
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
         sums: dict[str, float] = {}
-        for packed in batch.packs:
-            for name, number in self._backward(packed, batch).items():
-                sums[name] = sums.get(name, 0.0) + number
+        counted = len(batch.packs) - batch.fillers
+        for number, packed in enumerate(batch.packs):
+            for name, share in self._backward(packed, batch, counts=number < counted).items():
+                sums[name] = sums.get(name, 0.0) + share
+        sums = summed(sums, self.device)
         sums |= self._clip_gradients()
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
         schedule.step()
         self._steps.append(sums)
-        tokens = sum(len(packed.token_ids) for packed in batch.packs)
+        tokens = sum(len(packed.token_ids) for packed in batch.packs[:counted])
         self._updating = (self._updating[0] + tokens, self._updating[1] + time.perf_counter() - began)
         # Logged here, not at the end of the epoch, where callbacks read the metrics before the module logs.
         if self.trainer.is_last_batch:
             self._log_updates()
 
-    def _backward(self, packed: PackedBatch, batch: MiniBatch) -> dict[str, float]:
-        policy = self._policy_loss(packed, batch)
+    def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, float]:
+        """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
+        policy = self._policy_loss(packed, batch, counts)
         self.manual_backward(policy.loss)
-        value = self._value_loss(packed, batch)
+        value = self._value_loss(packed, batch, counts)
         self.manual_backward(value.loss)
         return {
             "policy_loss": policy.loss.item(),
@@ -182,24 +213,24 @@ class RLEFModule(L.LightningModule):
             "value_clip_fraction": value.clip_fraction.item(),
         }
 
-    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch) -> PolicyLoss:
+    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> PolicyLoss:
         logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
         return policy_loss(
             logprobs,
             packed.policy_logprobs,
             packed.behaviour_logprobs,
             packed.advantages[packed.turn_of_token],
-            torch.ones_like(packed.target_ids, dtype=torch.bool),
+            torch.full_like(packed.target_ids, counts, dtype=torch.bool),
             total_tokens=batch.response_tokens,
             clip_epsilon=self.objective.clip_epsilon,
         )
 
-    def _value_loss(self, packed: PackedBatch, batch: MiniBatch) -> ValueLoss:
+    def _value_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> ValueLoss:
         return value_loss(
             self.value(packed),
             packed.old_values,
             packed.returns,
-            torch.ones_like(packed.value_index, dtype=torch.bool),
+            torch.full_like(packed.value_index, counts, dtype=torch.bool),
             total_turns=batch.turns,
             clip=self.objective.value_clip,
         )
@@ -207,16 +238,21 @@ class RLEFModule(L.LightningModule):
     def _clip_gradients(self) -> dict[str, float]:
         limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
         networks = {"policy": self.policy, "value": self.value}
-        return {
-            f"gradient_norm_{name}": float(torch.nn.utils.clip_grad_norm_(network.parameters(), limit))
+        norms = {
+            f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
             for name, network in networks.items()
+        }
+        # Of sharded gradients each rank has a part of the norm.
+        return {
+            name: float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            for name, norm in norms.items()
         }
 
     def _log_updates(self) -> None:
         """Means over this epoch's optimizer steps, and the throughput of updating."""
         means = {name: sum(step[name] for step in self._steps) / len(self._steps) for name in self._steps[0]}
         tokens, seconds = self._updating
-        means["updating_tokens_per_s"] = tokens / seconds
+        means["updating_tokens_per_s"] = summed({"tokens": tokens}, self.device)["tokens"] / seconds
         self._log_epoch(means)
         self._steps, self._updating = [], (0, 0.0)
 
@@ -262,6 +298,8 @@ class RLEFModule(L.LightningModule):
         Raises:
             CheckpointError: a weight is missing or has another shape.
         """
+        if "state_dict" not in checkpoint:
+            return  # ModelParallelStrategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]
         for name, tensor in self.state_dict().items():
             if name.startswith("reference."):
