@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlef_lightning.errors import ConfigError, ExecutorError
-from rlef_lightning.rollout import Collection, Pace, PlaySettings
+from rlef_lightning.errors import ConfigError
+from rlef_lightning.rollout import PlaySettings
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -67,20 +67,6 @@ def _check_strategy(trainer: L.Trainer) -> None:
         raise ConfigError(
             "trainer.strategy's save_distributed_checkpoint is true; folders of shards cannot be "
             "resumed from: set it to false"
-        )
-
-
-def check_dropped(collection: Collection, total: int, pace: Pace) -> None:
-    """Refuse a collection of several ranks that lost too much, though no rank alone did.
-
-    Raises:
-        ExecutorError: more than `pace.max_dropped_share` of `total` episodes were dropped.
-    """
-    count = collection.dropped.total()
-    if count > pace.max_dropped_share * total:
-        raise ExecutorError(
-            f"{count} of {total} episodes were dropped {dict(collection.dropped)}, more than "
-            f"data.pace.max_dropped_share={pace.max_dropped_share:g} allows"
         )
 
 

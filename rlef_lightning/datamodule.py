@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader
 
-from rlef_lightning.checks import check_counts, check_dropped, check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_trainer, check_training
+from rlef_lightning.collecting import collect
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
-from rlef_lightning.errors import CheckpointError, ConfigError, DataError
+from rlef_lightning.errors import ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
-from rlef_lightning.generation import Engine, SharedEngine, SleepingEngine
+from rlef_lightning.generation import Engine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.loaders import Played, loader
+from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings, Share, merge
+from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings, Share
 from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.types import Problem
 
@@ -130,7 +132,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
-        self._tokenizer = self._load_tokenizer()
+        self._tokenizer = load_tokenizer(self.model_folder)
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
@@ -157,22 +159,6 @@ class RolloutDataModule(L.LightningDataModule):
             self.teardown("exception")
         except Exception:  # the first error is the one to report
             logging.getLogger(__name__).exception("while cleaning up after %r", exception)
-
-    def _load_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model_folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"no tokenizer in {self.model_folder!r} (model.model_folder): {error}"
-            ) from error
-        if not tokenizer.chat_template:
-            raise CheckpointError(
-                f"the tokenizer in {self.model_folder!r} has no chat template: RLEF is a dialogue; use the "
-                "instruct version of the model or add chat_template.jinja to the folder"
-            )
-        return tokenizer
 
     def _fitting(self, problems: Sequence[Problem], split: Split) -> Sequence[Problem]:
         room = self.engine.max_context_tokens - self._response_limit(split)
@@ -208,11 +194,11 @@ class RolloutDataModule(L.LightningDataModule):
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
         epoch, limit = self._trainer.current_epoch, self._trainer.max_epochs
         if limit is not None and 0 <= limit <= epoch:
-            return _loader([])  # a finished run that is resumed: Lightning asks before it sees the end
+            return loader([])  # a finished run that is resumed: Lightning asks before it sees the end
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
         if self._epoch_batches is None or self._epoch_batches[0] != epoch:
             self._epoch_batches = (epoch, self._collect_epoch(epoch))
-        return _loader(self._epoch_batches[1])
+        return loader(self._epoch_batches[1])
 
     def val_dataloader(self) -> DataLoader[Evaluated]:
         """Play the validation split."""
@@ -230,7 +216,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: Split, name: str, evaluation: Evaluation) -> DataLoader[Evaluated]:
         """One item, played when it is asked for: Lightning may make the loader epochs before it runs it."""
-        return _loader(_Played(lambda: self._evaluate(split, name, evaluation)))
+        return loader(Played(lambda: self._evaluate(split, name, evaluation)))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Mini-batches move; episodes are text and numbers and stay."""
@@ -286,23 +272,9 @@ class RolloutDataModule(L.LightningDataModule):
     def _collect(
         self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
     ) -> Collection:
-        """All episodes, on every rank: each rank that leads an engine plays some of them."""
-        shared = self.engine if isinstance(self.engine, SharedEngine) else None
-        counter = self._ranks.counter()
-        players = self._ranks.size // (1 if shared is None else shared.ranks_per_engine)
-        share = None
-        if self._ranks.size > 1:
-            share = Share(counter=counter, players=players, samples_per_problem=play.samples_per_problem)
-
-        def work() -> Collection:
-            return self._play(problems, play, seed, phase, share)
-
-        parts = self._ranks.together(work if shared is None else partial(shared.lead, work), counter)
-        if isinstance(self.engine, SleepingEngine):
-            self.engine.sleep()
-        collection = merge([part for part in parts if part is not None], problems, play)
-        check_dropped(collection, len(problems) * play.samples_per_problem, self.pace)
-        return collection
+        """All episodes, on every rank."""
+        play_share = partial(self._play, problems, play, seed, phase)
+        return collect(play_share, self._ranks, self.engine, problems, play, self.pace)
 
     def _play(
         self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase, share: Share | None
@@ -362,28 +334,3 @@ def _shuffled(count: int, seed: int) -> tuple[int, ...]:
     order = list(range(count))
     Random(seed).shuffle(order)
     return tuple(order)
-
-
-class _Played(Dataset[Evaluated]):
-    """A data set of one evaluation."""
-
-    def __init__(self, play: Callable[[], Evaluated]) -> None:
-        self._play = play
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Evaluated:
-        if index != 0:
-            raise IndexError(index)
-        return self._play()
-
-
-def _loader(items: list[Any] | Dataset[Any]) -> DataLoader[Any]:
-    """A sized loader: Lightning would fetch one item ahead of an unsized one.
-
-    The items are this rank's own already, so they must not be divided among the ranks once more: Lightning
-    leaves loaders alone that have a distributed sampler, which here has one replica.
-    """
-    sampler: DistributedSampler[Any] = DistributedSampler(items, num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
-    return DataLoader(items, batch_size=None, sampler=sampler)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Processes of one run -> what each of them gets to know of the others.
 
-Objects are gathered over a gloo group of its own, so that the wait for slow episodes has its own time-out, and
-a process that died is noticed by its broken connection, on a GPU too. Tensors of training are not its
+Objects are gathered over a gloo group of its own: the wait for slow episodes has a time-out of its own, and a
+process that died is noticed by its broken connection, on a GPU too. Tensors of training are not its
 business: FSDP2 moves those.
 """
 
@@ -74,7 +74,7 @@ class Ranks:
         except RuntimeError as error:
             raise RankError(
                 f"rank {self.rank} waited for the other {self.size - 1}: one of them has ended, or did not "
-                f"come within data.rank_timeout_s={self.timeout_s:g}; its own messages say why ({_short(error)})"
+                f"come within data.rank_timeout_s={self.timeout_s:g}; its messages say why ({_short(error)})"
             ) from error
         return parts  # type: ignore[return-value]
 

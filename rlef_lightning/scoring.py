@@ -113,18 +113,14 @@ def _score_packs(
     temperature: float,
     ranks: Ranks,
 ) -> dict[int, _PackNumbers]:
-    """This rank's packs, by number. Ranks that share weights must take as many passes: some do one in vain."""
+    """This rank's packs, by number."""
     found: dict[int, _PackNumbers] = {}
-    shortest = min(
-        range(len(packs)), key=lambda number: sum(len(sequences[i].token_ids) for i in packs[number])
-    )
     for first in range(0, len(packs), ranks.size):
         number = first + ranks.rank
-        if number < len(packs):
-            found[number] = _score_pack(sequences, packs[number], networks, temperature)
-        else:
-            _score_pack(sequences, packs[shortest], networks, temperature)
-    return found
+        # Ranks that share weights must take as many passes; the last one may be in vain.
+        members = packs[number] if number < len(packs) else packs[-1][:1]
+        found[number] = _score_pack(sequences, members, networks, temperature)
+    return {number: numbers for number, numbers in found.items() if number < len(packs)}
 
 
 def _score_pack(

@@ -1,6 +1,7 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
-    types, errors <- middle rooms <- rollout <- ranks <- evaluation, scoring, checks
+    types, errors <- middle rooms <- rollout <- ranks
+        <- evaluation, scoring, checks, collecting <- loaders
         <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
@@ -30,7 +31,8 @@ LAYERS: list[set[str]] = [
     MIDDLE,
     {"rollout"},
     {"ranks"},
-    {"evaluation", "scoring", "checks"},
+    {"evaluation", "scoring", "checks", "collecting"},
+    {"loaders"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
@@ -45,6 +47,7 @@ MAY_IMPORT = {
         "generation/vllm_ranks.py",
         "generation/following.py",
         "ranks.py",
+        "loaders.py",
         "scoring.py",
         "module.py",
         "datamodule.py",
