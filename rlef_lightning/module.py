@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from rlef_lightning.errors import CheckpointError
+from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
 from rlef_lightning.learning.minibatches import MiniBatch
@@ -25,6 +25,9 @@ from rlef_lightning.learning.samples import TokenSequence
 from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
+
+if TYPE_CHECKING:
+    from rlef_lightning.models.building import Place
 
 DType = Literal["float32", "bfloat16"]
 
@@ -44,6 +47,13 @@ class RLEFModule(L.LightningModule):
         pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the
             longest episode.
         reference_dtype: Number format of the frozen reference.
+        compute_dtype: Number format of forward and backward passes over sharded weights (with
+            ModelParallelStrategy); weights, gradients and optimizer state stay in float32. null: float32.
+        recompute_activations: Keep each layer's input only and compute the layer again in the backward pass:
+            a third more computation, a fraction of the memory.
+        offload_reference: With ModelParallelStrategy: keep the reference's shards in the host's memory.
+        offload_training: The same for policy and value network, their gradients and optimizer state; needs
+            the strategy's process_group_backend to be cpu:gloo,cuda:nccl on GPUs.
         seed: Of the value network's random output layer.
     """
 
@@ -59,6 +69,10 @@ class RLEFModule(L.LightningModule):
         gradient_clip_norm: float | None = 1.0,
         pack_tokens: int = 8192,
         reference_dtype: DType = "float32",
+        compute_dtype: DType | None = None,
+        recompute_activations: bool = False,
+        offload_reference: bool = False,
+        offload_training: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -74,7 +88,9 @@ class RLEFModule(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.gradient_clip_norm = gradient_clip_norm
         self.pack_tokens = pack_tokens
-        self.reference_dtype = reference_dtype
+        self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
+        self.recompute_activations = recompute_activations
+        self.offload_reference, self.offload_training = offload_reference, offload_training
         self.seed = seed
         self.policy: Any = None
         self.reference: Any = None
@@ -88,32 +104,42 @@ class RLEFModule(L.LightningModule):
     # ---- building -----------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Load the networks; only the policy where nothing is trained.
+        """Build the networks, sharded where the strategy says so; only the policy where nothing is trained.
 
         Raises:
             CheckpointError: the model folder is missing or torn.
+            ConfigError: options of sharded networks without sharding.
         """
-        from rlef_lightning.models.networks import PolicyNetwork, load_policy, load_reference, load_value
+        from rlef_lightning.models.building import build_policy, build_reference, build_value
 
         if self.policy is not None:
             return
-        setting = "model.model_folder"
-        self.policy = PolicyNetwork(load_policy(self.model_folder, setting=setting))
+        trained = self._place(recompute=self.recompute_activations, offload=self.offload_training)
+        self.policy = build_policy(self.model_folder, trained)
         if self._trains():
+            frozen = self._place(recompute=False, offload=self.offload_reference)
             dtype = getattr(torch, self.reference_dtype)
-            self.reference = PolicyNetwork(load_reference(self.model_folder, dtype, setting))
-            self.reference.requires_grad_(False).eval()
-            self.value = load_value(self.model_folder, seed=self.seed, setting=setting)
-        if self._device_mesh is not None:  # set by ModelParallelStrategy
-            self._shard(self._device_mesh["data_parallel"])
+            self.reference = build_reference(self.model_folder, frozen, dtype)
+            self.value = build_value(self.model_folder, trained, seed=self.seed)
 
-    def _shard(self, mesh: Any) -> None:
-        from rlef_lightning.models.sharding import shard
+    def _place(self, *, recompute: bool, offload: bool) -> Place:
+        from rlef_lightning.models.building import Place
 
-        shard(self.policy, self.policy.model, mesh)
-        if self.value is not None:
-            shard(self.reference, self.reference.model, mesh)
-            shard(self.value, self.value.backbone, mesh)
+        # The mesh is set by ModelParallelStrategy.
+        mesh = None if self._device_mesh is None else self._device_mesh["data_parallel"]
+        if mesh is None and (self.compute_dtype is not None or offload):
+            raise ConfigError(
+                "model.compute_dtype, model.offload_reference and model.offload_training are of sharded "
+                "networks; set trainer.strategy to ModelParallelStrategy (configs/trainer/), also for one GPU"
+            )
+        return Place(
+            # Lightning makes the process's own device the default while it configures models.
+            device=torch.get_default_device() if mesh is None else mesh.device_type,
+            mesh=mesh,
+            compute=None if self.compute_dtype is None else getattr(torch, self.compute_dtype),
+            recompute=recompute,
+            offload=offload,
+        )
 
     def _reshard(self) -> None:
         """After passes without gradients: else the networks' roots would stay whole on every rank."""

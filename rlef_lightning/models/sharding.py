@@ -31,14 +31,14 @@ def shard(
         network: Whose forward call is the root: a policy or value network.
         model: The transformer within it, which knows what its layers are.
         mesh: One dimension: the ranks that share the weights.
-        compute: Number format of gathered weights and of what is computed with them; None: that of the weights.
+        compute: Number format of gathered weights and what is computed with them; None: the weights' own.
         offload: Keep the shards in the host's memory between passes.
     """
     options: dict[str, Any] = {"mesh": mesh}
     if compute is not None:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=_dtype_of(network))
     if offload:
-        options["offload_policy"] = CPUOffloadPolicy()
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     for layer in decoder_layers(model):
         fully_shard(layer, **options)
     fully_shard(network, **options)

@@ -27,7 +27,7 @@ def skeleton(kind: Any, path: str | Path, dtype: torch.dtype, setting: str) -> P
         setting: Name of the option that `path` comes from, for errors.
 
     Raises:
-        CheckpointError: no folder, no readable config.json, or an architecture that transformers does not know.
+        CheckpointError: no folder, no readable config.json, or an architecture unknown to transformers.
     """
     folder = Path(path)
     check_folder(folder, setting)
