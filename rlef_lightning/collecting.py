@@ -40,11 +40,16 @@ def collect(
         share = Share(counter=counter, players=players, samples_per_problem=settings.samples_per_problem)
     work = partial(play_share, share)
     parts = ranks.together(work if shared is None else partial(shared.lead, work), counter)
-    if isinstance(engine, SleepingEngine):
-        engine.sleep()
+    let_sleep(engine)
     whole = merge([part for part in parts if part is not None], problems, settings)
     _check_dropped(whole, len(problems) * settings.samples_per_problem, pace)
     return whole
+
+
+def let_sleep(engine: Engine) -> None:
+    """Give the engine's memory to the trainer, where the engine can and its settings say so."""
+    if isinstance(engine, SleepingEngine):
+        engine.sleep()
 
 
 def _check_dropped(whole: Collection, total: int, pace: Pace) -> None:

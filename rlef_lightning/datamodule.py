@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from rlef_lightning.checks import check_counts, check_trainer, check_training
-from rlef_lightning.collecting import collect
+from rlef_lightning.collecting import collect, let_sleep
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
@@ -139,6 +139,7 @@ class RolloutDataModule(L.LightningDataModule):
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
         self._splits = {split: self._fitting(self.problems.problems(split), split) for split in needed}
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
+        let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
         self._runner = asyncio.Runner()
 

@@ -341,10 +341,10 @@ class VLLMEngine:
 
     def close(self) -> None:
         """Free the engine's memory, and the process groups that vLLM made."""
-        from rlef_lightning.generation.vllm_ranks import free_groups
+        from rlef_lightning.generation.vllm_ranks import shut_down
 
         self._waiting.clear()
         self._leader, self._channel, self._asleep = None, None, False
-        started, self._llm = self._llm is not None, None
-        if started:
-            free_groups(owned=self._owns_groups)
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            shut_down(llm, owned=self._owns_groups)

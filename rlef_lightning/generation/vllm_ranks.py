@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from rlef_lightning.errors import EngineError
 
@@ -68,19 +69,27 @@ def rank_in_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def free_groups(*, owned: bool) -> None:
-    """Destroy the process groups that vLLM made.
+def shut_down(llm: Any, *, owned: bool) -> None:
+    """End an engine: free its memory and the process groups that vLLM made.
 
     Args:
-        owned: The process had no process group before vLLM came; else the trainer's own one stays.
+        llm: A `vllm.LLM`.
+        owned: The process had no process group before vLLM came. Else the trainer's stays: vLLM's own
+            clean-up, which also runs whenever an engine is collected as garbage, would destroy it.
     """
     from vllm.distributed import parallel_state
 
-    gc.collect()  # the engine's modules, before the groups that they communicate in
     if owned:
+        llm.llm_engine.engine_core.shutdown()
         parallel_state.cleanup_dist_env_and_memory()
-    else:
+        return
+    with patch.object(parallel_state, "destroy_distributed_environment", _keep):
+        llm.llm_engine.engine_core.shutdown()
         parallel_state.destroy_model_parallel()
+
+
+def _keep() -> None:
+    """In the place of a function that destroys what is not vLLM's."""
 
 
 def release_cached_memory() -> None:

@@ -102,13 +102,14 @@ def test_torchs_free_memory_is_released_before_each_waking(monkeypatch: pytest.M
 def test_closing_frees_vllms_groups_and_not_the_trainers(
     monkeypatch: pytest.MonkeyPatch, owned: bool
 ) -> None:
-    freed: list[bool] = []
-    monkeypatch.setattr(vllm_ranks, "free_groups", lambda *, owned: freed.append(owned))
-    engine = engine_with(NotingLLM())
+    freed: list[Any] = []
+    monkeypatch.setattr(vllm_ranks, "shut_down", lambda llm, *, owned: freed.append((llm, owned)))
+    llm = NotingLLM()
+    engine = engine_with(llm)
     engine._owns_groups = owned
     engine.close()
     engine.close()
-    assert freed == [owned]
+    assert freed == [(llm, owned)]
 
 
 def test_it_can_sleep_and_be_shared() -> None:
