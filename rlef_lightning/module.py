@@ -216,6 +216,7 @@ class RLEFModule(L.LightningModule):
         sums |= self._clip_gradients()
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
+        optimizer.zero_grad()  # their memory is the engine's until the next update
         schedule.step()
         self._steps.append(sums)
         tokens = sum(len(packed.token_ids) for packed in batch.packs[:counted])

@@ -1,6 +1,7 @@
 """Network, device mesh -> the same network with its weights sharded over the ranks by FSDP2.
 
-Each decoder layer is gathered for the length of its own forward or backward pass, the rest with the root.
+Each decoder layer is gathered for the length of its own forward or backward pass, so are the embeddings; the
+rest with the root.
 Loads no weights and writes none.
 """
 
@@ -39,8 +40,8 @@ def shard(
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=_dtype_of(network))
     if offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
-    for layer in decoder_layers(model):
-        fully_shard(layer, **options)
+    for part in separate_parts(model):
+        fully_shard(part, **options)
     fully_shard(network, **options)
     for part in network.modules():
         if isinstance(part, FSDPModule):
@@ -48,6 +49,16 @@ def shard(
             # are what gloo can do, too.
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
+
+
+def separate_parts(model: PreTrainedModel) -> list[nn.Module]:
+    """What is gathered by itself: each layer, and the embeddings unless the output layer is the same tensor.
+
+    The output layer is used within the root's own call (networks.py), so it is gathered with the root.
+    """
+    embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = output is not None and output.weight is embeddings.weight
+    return [*decoder_layers(model), *([] if tied else [embeddings])]
 
 
 def recompute_layers(model: PreTrainedModel) -> None:

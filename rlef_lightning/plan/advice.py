@@ -43,8 +43,8 @@ def _ranks(asked: Asked, shapes: Shapes) -> Iterator[str]:
         yield f"trainer.strategy is {asked.strategy} with {size} processes; set it to ModelParallelStrategy"
     elif asked.strategy == "ModelParallelStrategy" and asked.data_parallel_size != size:
         yield (
-            f"trainer.strategy.init_args.data_parallel_size is {asked.data_parallel_size} of {size} processes "
-            f"(devices x num_nodes); set it to {size}"
+            f"trainer.strategy.init_args.data_parallel_size is {asked.data_parallel_size} of {size} "
+            f"processes (devices x num_nodes); set it to {size}"
         )
     if size % per_engine:
         yield f"data.engine.init_args.ranks_per_engine={per_engine} does not divide {size} processes"
@@ -71,7 +71,8 @@ def _lengths(asked: Asked, shapes: Shapes) -> Iterator[str]:
     if asked.max_response_tokens >= asked.max_context_tokens:
         yield (
             f"data.play.sampling.max_response_tokens={asked.max_response_tokens} leaves no room for a prompt "
-            f"in {asked.max_context_tokens} tokens; lower it or raise data.engine.init_args.max_context_tokens"
+            f"in {asked.max_context_tokens} tokens; lower it, or raise "
+            "data.engine.init_args.max_context_tokens"
         )
     if asked.minibatches > asked.episodes:
         yield (
@@ -94,27 +95,29 @@ def _room(asked: Asked, shapes: Shapes, bytes_of: Memory, hardware: Hardware) ->
             )
     if (host := sum(bytes_of.host.values())) > 0.8 * hardware.host_memory_bytes:
         yield (
-            f"each GPU's part of the host holds {host / GIB:.0f} GiB of {hardware.host_memory_bytes / GIB:.0f} "
-            "GiB; switch off model.offload_training or model.offload_reference"
+            f"each GPU's part of the host holds {host / GIB:.0f} GiB of "
+            f"{hardware.host_memory_bytes / GIB:.0f}; switch off model.offload_training or "
+            "model.offload_reference"
         )
     share = float(asked.engine.get("gpu_memory_utilization", 0.5)) * hardware.memory_bytes
     if (weights := engine_weight_bytes(asked, shapes)) >= share:
         yield (
-            f"an engine's weights take {weights / GIB:.1f} GiB of each GPU and it may have {share / GIB:.1f}: "
-            "raise data.engine.init_args.ranks_per_engine or gpu_memory_utilization"
+            f"an engine's weights take {weights / GIB:.1f} GiB of each GPU, and it may have "
+            f"{share / GIB:.1f}: raise data.engine.init_args.ranks_per_engine or gpu_memory_utilization"
         )
     elif (tokens := cached_tokens(asked, shapes, hardware)) < asked.max_context_tokens:
         yield (
             f"an engine's cache holds {tokens:.0f} tokens, fewer than one episode of "
-            f"{asked.max_context_tokens}: raise data.engine.init_args.ranks_per_engine or gpu_memory_utilization"
+            f"{asked.max_context_tokens}: raise data.engine.init_args.ranks_per_engine or "
+            "gpu_memory_utilization"
         )
 
 
 def _doubts(asked: Asked, plan: Batches, shapes: Shapes, hardware: Hardware) -> Iterator[str]:
     if plan.sequences_per_rank < 1:
         yield (
-            f"a mini-batch has {plan.sequences_per_step:g} episodes for {asked.ranks} ranks, so some do nothing "
-            "in each step: lower data.minibatches_per_epoch or use fewer GPUs"
+            f"a mini-batch has {plan.sequences_per_step:g} episodes for {asked.ranks} ranks, so some do "
+            "nothing in each step: lower data.minibatches_per_epoch or use fewer GPUs"
         )
     if plan.steps is not None and asked.warmup_steps >= plan.steps:
         yield f"model.warmup_steps={asked.warmup_steps}, and the run has {plan.steps} steps: lower it"

@@ -1,5 +1,7 @@
 """Shapes, config -> bytes of one GPU (and of its host) in each phase of an epoch, item by item.
 
+Gradients exist while updating only; an engine that sleeps holds nothing then.
+
 Items are what FSDP2 and vLLM hold; activations are counted for a Llama-like decoder layer.
 """
 
@@ -50,7 +52,7 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
         **resting,
         "gradients": 0.0 if asked.offload_training else 4.0 * (shapes.policy.shard + shapes.value.shard),
         "gathered weights": _gathered(shapes.policy, compute),
-        "gathered gradients": (shapes.policy.layer + shapes.policy.rest) * compute + 4.0 * shapes.policy.rest,
+        "gathered gradients": _gathered_gradients(shapes.policy, compute),
         "activations": passes["kept"],
         "logits of a chunk": 3 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
         "gradient of the output layer": 4.0 * head,
@@ -78,8 +80,14 @@ def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
 
 
 def _gathered(network: Network, size: int) -> float:
-    """The root's weights, the layer that computes and the next one, which is fetched meanwhile."""
-    return float(size * (network.rest + 2 * network.layer))
+    """The root's weights, the part that computes and the next one, which is fetched meanwhile."""
+    return float(size * (network.root + network.layer + max(network.layer, network.embeddings)))
+
+
+def _gathered_gradients(network: Network, size: int) -> float:
+    """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced."""
+    part = max(network.layer, network.embeddings)
+    return float(size * (network.root + part) + 4 * max(network.root, part))
 
 
 def _activations(asked: Asked, shapes: Shapes, size: int) -> Items:

@@ -5,7 +5,6 @@ The process group is torch's own fake one of the run's size, so shard sizes are 
 
 from __future__ import annotations
 
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
 from rlef_lightning.models.reading import local_part
-from rlef_lightning.models.sharding import decoder_layers, shard
+from rlef_lightning.models.sharding import decoder_layers, separate_parts, shard
 from rlef_lightning.models.skeleton import skeleton
 
 SETTING = "model.model_folder"
@@ -36,8 +35,10 @@ class Network:
     """On rank 0."""
     layer: int
     """Of one decoder layer, which is gathered for its own pass."""
-    rest: int
-    """Of what is gathered with the root: embeddings, output layer, last norm."""
+    embeddings: int
+    """Gathered by themselves; 0 where they are the output layer, too."""
+    root: int
+    """Of what stays gathered during a pass: the output layer, the last norm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,9 @@ def shapes(model_folder: str, ranks: int) -> Shapes:
 
 def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
     """Shards the network and counts."""
-    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in decoder_layers(model)]
-    total = sum(weight.numel() for weight in network.parameters())
+    layers = list(map(size_of, decoder_layers(model)))
+    parts = sum(map(size_of, separate_parts(model)))
+    total = size_of(network)
     shard(network, model, mesh)
     if not isinstance(network, FSDPModule):
         raise ConfigError(f"{type(model).__name__} could not be sharded")
@@ -90,8 +92,14 @@ def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
         weights=total,
         shard=sum(local_part(weight)[0].numel() for weight in network.parameters()),
         layer=max(layers),
-        rest=total - sum(layers),
+        embeddings=parts - sum(layers),
+        root=total - parts,
     )
+
+
+def size_of(module: nn.Module) -> int:
+    """Number of weights."""
+    return sum(weight.numel() for weight in module.parameters())
 
 
 @contextmanager
