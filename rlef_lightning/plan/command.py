@@ -1,10 +1,10 @@
 """rlef plan --config CONFIG [more options of fit] [--hardware NAME] [--json]
 
-Says, before anything is loaded, what a run would do: from problems to optimizer steps, the memory of each GPU in
-each phase, the bytes that it moves, an estimate of the time, and every setting that will not fit or looks
-wrong. Takes the options of `rlef fit`. Needs of the model folder no more than its config.json, and no GPU: the
-networks are sharded for real, on the meta device, for as many ranks as the config has. Ends with 1 when something
-is wrong.
+Says, before anything is loaded, what a run would do: from problems to optimizer steps, the memory of each
+GPU in each phase, the bytes that it moves, an estimate of the time, and every setting that will not fit or
+looks wrong. Takes the options of `rlef fit`. Needs of the model folder no more than its config.json, and no
+GPU: the networks are sharded for real, on the meta device, for as many ranks as the config has. Ends with 1
+when something is wrong.
 """
 
 from __future__ import annotations
@@ -56,12 +56,16 @@ def make_plan(asked: Asked, hardware: Hardware, lengths: Lengths) -> dict[str, A
 def assumptions(hardware: Hardware) -> list[str]:
     """What the estimates rest on."""
     return [
-        f"{hardware.name}: {hardware.memory_bytes / 1e9:.0f} GB at {hardware.memory_bytes_per_s / 1e12:g} TB/s, "
-        f"{hardware.flops_per_s / 1e12:g} Tflop/s in bfloat16, {hardware.link_bytes_per_s / 1e9:g} GB/s within a "
-        f"node of {hardware.gpus_per_node}, {hardware.network_bytes_per_s / 1e9:g} GB/s for each GPU between nodes",
-        f"of the peaks a run gets {COMPUTE_SHARE:g} (products), {MEMORY_SHARE:g} (memory), {NETWORK_SHARE:g} (links)",
-        f"{RESERVED_BYTES / GIB:g} GiB of each GPU for CUDA, NCCL and the allocator; activations of a Llama-like layer",
-        "programs run while others are sampled, and cost no time; set the lengths with --prompt-tokens and the like",
+        f"{hardware.name}: {hardware.memory_bytes / 1e9:.0f} GB at {hardware.memory_bytes_per_s / 1e12:g} "
+        f"TB/s, {hardware.flops_per_s / 1e12:g} Tflop/s in bfloat16, {hardware.link_bytes_per_s / 1e9:g} GB/s "
+        f"within a node of {hardware.gpus_per_node}, {hardware.network_bytes_per_s / 1e9:g} GB/s for each GPU "
+        "between nodes",
+        f"of the peaks a run gets {COMPUTE_SHARE:g} (products), {MEMORY_SHARE:g} (memory), "
+        f"{NETWORK_SHARE:g} (links)",
+        f"{RESERVED_BYTES / GIB:g} GiB of each GPU for CUDA, NCCL and the allocator; activations of a "
+        "Llama-like layer",
+        "programs run while others are sampled, and cost no time; set the lengths with --prompt-tokens and "
+        "the like",
     ]
 
 

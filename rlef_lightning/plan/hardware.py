@@ -1,4 +1,4 @@
-"""What a plan assumes of the machines. Every figure is the maker's or a stated assumption, none is measured here."""
+"""What a plan assumes of the machines: their makers' figures and stated assumptions, nothing measured here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HARDWARE: Mapping[str, Hardware] = MappingProxyType(
     {
         one.name: one
         for one in (
-            # nvidia.com, data sheets of A100, H100 and H200 SXM; DGX user guides for links, networks and hosts.
+            # nvidia.com: data sheets of A100, H100 and H200 SXM; DGX user guides for links and networks.
             Hardware(name="a100-80gb", memory_bytes=80e9, flops_per_s=312e12, float32_flops_per_s=19.5e12,
                      memory_bytes_per_s=2.0e12, link_bytes_per_s=300e9, network_bytes_per_s=25e9,
                      host_memory_bytes=256e9),
