@@ -54,19 +54,13 @@ def _check_strategy(trainer: L.Trainer) -> None:
     if not isinstance(strategy, ModelParallelStrategy):
         raise ConfigError(
             f"{size} processes with trainer.strategy={name} would train {size} models; use "
-            f"ModelParallelStrategy with data_parallel_size: {size} and tensor_parallel_size: 1 "
-            "(configs/trainer/), or set trainer.devices to 1"
+            "rlef_lightning.sharded.ShardedStrategy (configs/trainer/), or set trainer.devices to 1"
         )
     found = strategy.device_mesh["data_parallel"].size()
     if found != size:
         raise ConfigError(
             f"trainer.strategy's data_parallel_size is {found} of {size} processes; the weights are sharded "
-            f"over all of them: set data_parallel_size: {size} and tensor_parallel_size: 1"
-        )
-    if trainer.state.fn == "fit" and strategy._save_distributed_checkpoint:
-        raise ConfigError(
-            "trainer.strategy's save_distributed_checkpoint is true; folders of shards cannot be "
-            "resumed from: set it to false"
+            "over all of them: use rlef_lightning.sharded.ShardedStrategy"
         )
 
 

@@ -84,11 +84,14 @@ def require_last(cli: Any) -> None:
         CheckpointError: no last.ckpt in the folder of a checkpoint callback.
     """
     from rlef_lightning.errors import CheckpointError
+    from rlef_lightning.sharded import is_checkpoint, recover
 
     if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":
         return
     folders = [Path(callback.dirpath or "") for callback in cli.trainer.checkpoint_callbacks]
-    if not any((folder / "last.ckpt").is_file() for folder in folders):
+    for folder in folders:
+        recover(folder / "last.ckpt")
+    if not any(is_checkpoint(folder / "last.ckpt") for folder in folders):
         searched = ", ".join(sorted({str(folder) for folder in folders})) or "none"
         raise CheckpointError(f"--ckpt_path last: there is no last.ckpt; searched: {searched}")
 

@@ -77,8 +77,6 @@ class RLEFModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        # The reference is not in the checkpoint; `on_load_checkpoint` holds the rest to the letter.
-        self.strict_loading = False
         self.model_folder = model_folder
         self.objective = objective
         self.learning_rate = learning_rate
@@ -93,7 +91,8 @@ class RLEFModule(L.LightningModule):
         self.offload_reference, self.offload_training = offload_reference, offload_training
         self.seed = seed
         self.policy: Any = None
-        self.reference: Any = None
+        # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
+        self._frozen: tuple[Any, ...] = ()
         self.value: Any = None
         # What was logged last. Lightning's callback_metrics also keep what only earlier epochs had.
         self.epoch_metrics: dict[str, float] = {}
@@ -119,8 +118,13 @@ class RLEFModule(L.LightningModule):
         if self._trains():
             frozen = self._place(recompute=False, offload=self.offload_reference)
             dtype = getattr(torch, self.reference_dtype)
-            self.reference = build_reference(self.model_folder, frozen, dtype)
+            self._frozen = (build_reference(self.model_folder, frozen, dtype),)
             self.value = build_value(self.model_folder, trained, seed=self.seed)
+
+    @property
+    def reference(self) -> Any:
+        """The frozen initial policy; None where nothing is trained."""
+        return self._frozen[0] if self._frozen else None
 
     def _place(self, *, recompute: bool, offload: bool) -> Place:
         from rlef_lightning.models.building import Place
@@ -314,11 +318,6 @@ class RLEFModule(L.LightningModule):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen reference out: it is the model folder's own weights."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other networks.
 
@@ -326,11 +325,9 @@ class RLEFModule(L.LightningModule):
             CheckpointError: a weight is missing or has another shape.
         """
         if "state_dict" not in checkpoint:
-            return  # ModelParallelStrategy has put sharded weights in place by itself, and compared shapes
+            return  # the strategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]
         for name, tensor in self.state_dict().items():
-            if name.startswith("reference."):
-                continue
             found = tuple(stored[name].shape) if name in stored else None
             if found != tuple(tensor.shape):
                 raise CheckpointError(

@@ -39,8 +39,11 @@ def findings(
 
 def _ranks(asked: Asked, shapes: Shapes) -> Iterator[str]:
     size, per_engine = asked.ranks, asked.ranks_per_engine
-    if size > 1 and asked.strategy != "ModelParallelStrategy":
-        yield f"trainer.strategy is {asked.strategy} with {size} processes; set it to ModelParallelStrategy"
+    if size > 1 and asked.strategy not in ("ShardedStrategy", "ModelParallelStrategy"):
+        yield (
+            f"trainer.strategy is {asked.strategy} with {size} processes; set it to "
+            "rlef_lightning.sharded.ShardedStrategy"
+        )
     elif asked.strategy == "ModelParallelStrategy" and asked.data_parallel_size != size:
         yield (
             f"trainer.strategy.init_args.data_parallel_size is {asked.data_parallel_size} of {size} "

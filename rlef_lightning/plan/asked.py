@@ -18,6 +18,7 @@ class Asked:
     nodes: int
     strategy: str
     data_parallel_size: int | None
+    """None with ShardedStrategy, which counts the processes itself."""
     distributed_checkpoint: bool
     reload_every: int
     max_epochs: int | None

@@ -57,9 +57,9 @@ def assumptions(hardware: Hardware) -> list[str]:
     """What the estimates rest on."""
     return [
         f"{hardware.name}: {hardware.memory_bytes / 1e9:.0f} GB at {hardware.memory_bytes_per_s / 1e12:g} "
-        f"TB/s, {hardware.flops_per_s / 1e12:g} Tflop/s in bfloat16, {hardware.link_bytes_per_s / 1e9:g} GB/s "
-        f"within a node of {hardware.gpus_per_node}, {hardware.network_bytes_per_s / 1e9:g} GB/s for each GPU "
-        "between nodes",
+        f"TB/s, {hardware.flops_per_s / 1e12:g} Tflop/s in bfloat16, "
+        f"{hardware.link_bytes_per_s / 1e9:g} GB/s within a node of {hardware.gpus_per_node}, "
+        f"{hardware.network_bytes_per_s / 1e9:g} GB/s for each GPU between nodes",
         f"of the peaks a run gets {COMPUTE_SHARE:g} (products), {MEMORY_SHARE:g} (memory), "
         f"{NETWORK_SHARE:g} (links)",
         f"{RESERVED_BYTES / GIB:g} GiB of each GPU for CUDA, NCCL and the allocator; activations of a "

@@ -1,4 +1,4 @@
-"""What a plan assumes of the machines: their makers' figures and stated assumptions, nothing measured here."""
+"""What a plan assumes of the machines: makers' figures and stated assumptions, nothing measured here."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ LAYERS: list[set[str]] = [
     MIDDLE,
     {"rollout"},
     {"ranks"},
-    {"evaluation", "scoring", "checks", "collecting"},
+    {"evaluation", "scoring", "checks", "collecting", "sharded"},
     {"loaders"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
     "vllm": {"generation/vllm.py", "generation/vllm_ranks.py"},
-    "lightning": {"module.py", "datamodule.py", "checks.py", "callbacks", "plan.py", "cli.py"},
+    "lightning": {"module.py", "datamodule.py", "checks.py", "sharded.py", "callbacks", "cli.py"},
     "torch": {
         "learning",
         "models",
@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "module.py",
         "datamodule.py",
         "callbacks",
+        "plan",
     },
 }
 """Files, or whole rooms, that may import these at run time."""

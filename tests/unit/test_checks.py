@@ -14,9 +14,9 @@ from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import Sampling
 
 
-def sharding(ranks: int, *, folders: bool = False) -> ModelParallelStrategy:
+def sharding(ranks: int) -> ModelParallelStrategy:
     """A strategy that shards over so many ranks, as it is once the processes have met."""
-    strategy = ModelParallelStrategy(save_distributed_checkpoint=folders)
+    strategy = ModelParallelStrategy()
     size = SimpleNamespace(size=lambda: ranks)
     strategy._device_mesh = {"data_parallel": size}  # type: ignore[assignment]
     return strategy
@@ -35,9 +35,6 @@ def trainer(**changes: Any) -> Any:
 def test_good_settings_pass() -> None:
     check_trainer(trainer())
     check_trainer(trainer(world_size=2, strategy=sharding(2)))
-    # An evaluation writes no checkpoint.
-    testing = SimpleNamespace(fn="test")
-    check_trainer(trainer(world_size=2, strategy=sharding(2, folders=True), state=testing))
     check_training(PlaySettings(), pack_tokens=512, max_context_tokens=512)
 
 
@@ -46,7 +43,6 @@ def test_good_settings_pass() -> None:
     [
         ({"world_size": 2, "strategy": object()}, r"strategy=object would train 2 models.*trainer\.devices"),
         ({"world_size": 2, "strategy": sharding(1)}, "data_parallel_size is 1 of 2 processes"),
-        ({"world_size": 2, "strategy": sharding(2, folders=True)}, "save_distributed_checkpoint is true"),
         ({"reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs is 0"),
         ({"precision": "bf16-mixed"}, "bf16-mixed"),
     ],
