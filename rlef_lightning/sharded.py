@@ -1,7 +1,7 @@
 """Lightning's strategy for weights sharded by FSDP2, with checkpoints that are whole or not there.
 
-Checkpoints are written by all ranks, each its own shards, and can be read by any number of ranks. Adds nothing to
-how networks are sharded: see models/sharding.py.
+Checkpoints are written by all ranks, each its own shards, and can be read by any number of them. Adds nothing
+to how networks are sharded: see models/sharding.py.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class ShardedStrategy(ModelParallelStrategy):
             super().save_checkpoint(checkpoint, part, storage_options)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"cannot write the checkpoint {target}: {error.__context__ or error}. Free some disk, or write "
-                "elsewhere (dirpath of ModelCheckpoint); the last whole checkpoint is kept"
+                f"cannot write the checkpoint {target}: {error.__context__ or error}. Free some disk, or "
+                "write elsewhere (dirpath of ModelCheckpoint); the last whole checkpoint is kept"
             ) from error
         self.barrier("checkpoint written")
         if self.is_global_zero:
