@@ -26,10 +26,11 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuse a trainer with which a run would go silently wrong.
 
     Raises:
-        ConfigError: several processes, old episodes, or computations in another number format.
+        ConfigError: processes that would not share one model, old episodes, or computations in another
+            number format.
     """
     if trainer.world_size > 1:
-        raise ConfigError(f"{trainer.world_size} processes were asked for; set trainer.devices to 1")
+        _check_strategy(trainer)
     # An attribute that Lightning sets from outside the class, hence unknown to type checkers.
     reload_every = getattr(trainer, "reload_dataloaders_every_n_epochs", 1)
     if trainer.state.fn == "fit" and reload_every != 1:
@@ -41,6 +42,25 @@ def check_trainer(trainer: L.Trainer) -> None:
         raise ConfigError(
             f"trainer.precision is {trainer.precision}; it must be 32-true: scoring and updating must "
             "compute alike, and steps of 2e-7 are below the resolution of bfloat16 weights"
+        )
+
+
+def _check_strategy(trainer: L.Trainer) -> None:
+    """Several processes share the weights by FSDP2, and nothing else keeps their gradients together."""
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    strategy, size = trainer.strategy, trainer.world_size
+    name = type(strategy).__name__
+    if not isinstance(strategy, ModelParallelStrategy):
+        raise ConfigError(
+            f"{size} processes with trainer.strategy={name} would train {size} models; use "
+            "rlef_lightning.sharded.ShardedStrategy (configs/trainer/), or set trainer.devices to 1"
+        )
+    found = strategy.device_mesh["data_parallel"].size()
+    if found != size:
+        raise ConfigError(
+            f"trainer.strategy's data_parallel_size is {found} of {size} processes; the weights are sharded "
+            "over all of them: use rlef_lightning.sharded.ShardedStrategy"
         )
 
 

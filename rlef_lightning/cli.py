@@ -45,6 +45,8 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(examine(arguments[1:]))
     # A program that calls this goes on after help, so only the command line may leave modules out.
     unused = unused_modules(arguments) if args is None else ()
+    if arguments[:1] == ["plan"]:
+        unused = ()
     if unused:
         skip_imports(unused)
     try:
@@ -82,16 +84,33 @@ def require_last(cli: Any) -> None:
         CheckpointError: no last.ckpt in the folder of a checkpoint callback.
     """
     from rlef_lightning.errors import CheckpointError
+    from rlef_lightning.sharded import is_checkpoint, recover
 
     if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":
         return
     folders = [Path(callback.dirpath or "") for callback in cli.trainer.checkpoint_callbacks]
-    if not any((folder / "last.ckpt").is_file() for folder in folders):
+    for folder in folders:
+        recover(folder / "last.ckpt")
+    if not any(is_checkpoint(folder / "last.ckpt") for folder in folders):
         searched = ", ".join(sorted({str(folder) for folder in folders})) or "none"
         raise CheckpointError(f"--ckpt_path last: there is no last.ckpt; searched: {searched}")
 
 
 def _run(args: list[str], *, from_command_line: bool) -> None:
+    if args[:1] == ["plan"]:
+        from rlef_lightning.plan.command import main as plan
+        from rlef_lightning.plan.command import parse
+
+        options, of_fit = parse(args[1:])
+        if from_command_line:
+            sys.argv[1:] = ["fit", *of_fit]
+        config = _command_line(["fit", *of_fit], from_command_line=from_command_line, only_parse=True)
+        raise SystemExit(plan(options, config))
+    _command_line(args, from_command_line=from_command_line, only_parse=False)
+
+
+def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool) -> Any:
+    """Run a command of Lightning's, or only read its options: they are returned."""
     import jsonargparse
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -132,14 +151,25 @@ def _run(args: list[str], *, from_command_line: bool) -> None:
             asked = next((word for word in args if word in known), None)
             return known if asked is None else {asked: known[asked]}
 
-    RLEFCLI(
+    class OptionsOnly(RLEFCLI):
+        """Makes neither trainer nor module: the machine need not be the one that the config is for."""
+
+        def instantiate_classes(self) -> None:
+            self.config_init = self.config
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            pass
+
+    kind = OptionsOnly if only_parse else RLEFCLI
+    cli = kind(
         RLEFModule,
         RolloutDataModule,
         args=None if from_command_line else args,
         save_config_kwargs={"overwrite": True},
-        seed_everything_default=0,
+        seed_everything_default=False if only_parse else 0,
         auto_configure_optimizers=False,
     )
+    return cli.config[cli.subcommand]
 
 
 if __name__ == "__main__":

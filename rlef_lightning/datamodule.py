@@ -10,25 +10,29 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from rlef_lightning.checks import check_counts, check_trainer, check_training
+from rlef_lightning.collecting import collect, let_sleep
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
-from rlef_lightning.errors import CheckpointError, ConfigError, DataError
+from rlef_lightning.errors import ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.loaders import Played, loader
+from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
-from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
+from rlef_lightning.ranks import Ranks
+from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings, Share
 from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.types import Problem
 
@@ -66,6 +70,7 @@ class RolloutDataModule(L.LightningDataModule):
         long_prompts: A problem whose first prompt does not fit the context: "error", or "skip" it.
         parity_tolerance: Largest difference of a log-probability between engine and trainer after a sync.
             1e-4 for float32 on both sides; about 0.1 where the engine computes in bfloat16.
+        rank_timeout_s: With several processes: how long one waits for the others at the end of a collection.
         seed: Decides the order of problems and every sample.
     """
 
@@ -88,6 +93,7 @@ class RolloutDataModule(L.LightningDataModule):
         pace: Pace = Pace(),  # noqa: B008 (frozen)
         long_prompts: Literal["error", "skip"] = "error",
         parity_tolerance: float = 1e-4,
+        rank_timeout_s: float = 1800.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -101,10 +107,12 @@ class RolloutDataModule(L.LightningDataModule):
         self.validation = validation
         self.tests = tests or {"feedback": validation}
         self.long_prompts, self.parity_tolerance, self.seed = long_prompts, parity_tolerance, seed
+        self.rank_timeout_s = rank_timeout_s
         self.collection_metrics: dict[str, float] = {}
         self.listener: PhaseListener | None = None
         self._splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
+        self._ranks = Ranks(alone=True)
         self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
 
     # ---- life cycle ----------------------------------------------------------------------------
@@ -121,15 +129,17 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is not None:
             return
         check_trainer(self._trainer)
+        self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
-        self._tokenizer = self._load_tokenizer()
+        self._tokenizer = load_tokenizer(self.model_folder)
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
         self._splits = {split: self._fitting(self.problems.problems(split), split) for split in needed}
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
+        let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
         self._runner = asyncio.Runner()
 
@@ -150,22 +160,6 @@ class RolloutDataModule(L.LightningDataModule):
             self.teardown("exception")
         except Exception:  # the first error is the one to report
             logging.getLogger(__name__).exception("while cleaning up after %r", exception)
-
-    def _load_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model_folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"no tokenizer in {self.model_folder!r} (model.model_folder): {error}"
-            ) from error
-        if not tokenizer.chat_template:
-            raise CheckpointError(
-                f"the tokenizer in {self.model_folder!r} has no chat template: RLEF is a dialogue; use the "
-                "instruct version of the model or add chat_template.jinja to the folder"
-            )
-        return tokenizer
 
     def _fitting(self, problems: Sequence[Problem], split: Split) -> Sequence[Problem]:
         room = self.engine.max_context_tokens - self._response_limit(split)
@@ -201,11 +195,11 @@ class RolloutDataModule(L.LightningDataModule):
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
         epoch, limit = self._trainer.current_epoch, self._trainer.max_epochs
         if limit is not None and 0 <= limit <= epoch:
-            return _loader([])  # a finished run that is resumed: Lightning asks before it sees the end
+            return loader([])  # a finished run that is resumed: Lightning asks before it sees the end
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
         if self._epoch_batches is None or self._epoch_batches[0] != epoch:
             self._epoch_batches = (epoch, self._collect_epoch(epoch))
-        return _loader(self._epoch_batches[1])
+        return loader(self._epoch_batches[1])
 
     def val_dataloader(self) -> DataLoader[Evaluated]:
         """Play the validation split."""
@@ -223,7 +217,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: Split, name: str, evaluation: Evaluation) -> DataLoader[Evaluated]:
         """One item, played when it is asked for: Lightning may make the loader epochs before it runs it."""
-        return _loader(_Played(lambda: self._evaluate(split, name, evaluation)))
+        return loader(Played(lambda: self._evaluate(split, name, evaluation)))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Mini-batches move; episodes are text and numbers and stay."""
@@ -239,7 +233,7 @@ class RolloutDataModule(L.LightningDataModule):
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
         temperature = self.play.sampling.temperature
-        scored = self._module.score(collection.episodes, temperature)
+        scored = self._module.score(collection.episodes, temperature, self._ranks)
         tokens = sum(len(sample.token_ids) for sample in scored.samples)
         self.collection_metrics = {
             **collection_metrics(collection, self.play.turn_limit),
@@ -249,7 +243,13 @@ class RolloutDataModule(L.LightningDataModule):
         }
         seed = derive_seed(self.seed, "minibatches", epoch)
         return make_minibatches(
-            scored.samples, self.minibatches_per_epoch, self.pack_tokens, seed, temperature
+            scored.samples,
+            self.minibatches_per_epoch,
+            self.pack_tokens,
+            seed,
+            temperature,
+            rank=self._ranks.rank,
+            ranks=self._ranks.size,
         )
 
     def _epoch_problems(self, epoch: int) -> list[Problem]:
@@ -273,6 +273,13 @@ class RolloutDataModule(L.LightningDataModule):
     def _collect(
         self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
     ) -> Collection:
+        """All episodes, on every rank."""
+        play_share = partial(self._play, problems, play, seed, phase)
+        return collect(play_share, self._ranks, self.engine, problems, play, self.pace)
+
+    def _play(
+        self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase, share: Share | None
+    ) -> Collection:
         def progress(done: int, total: int) -> None:
             self._tell(phase, done, total)
             # Lightning itself looks at the signal between batches only, which may be minutes away.
@@ -282,7 +289,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            return self._runner.run(self._collector.collect(problems, play, seed, progress))
+            return self._runner.run(self._collector.collect(problems, play, seed, progress, share))
         except _Stopped:
             # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
             raise SIGTERMException from None
@@ -313,7 +320,7 @@ class RolloutDataModule(L.LightningDataModule):
         probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
         engine = self.engine.prompt_logprobs(probe)
         parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
-        return parity
+        return self._ranks.largest(parity)
 
 
 _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
@@ -328,23 +335,3 @@ def _shuffled(count: int, seed: int) -> tuple[int, ...]:
     order = list(range(count))
     Random(seed).shuffle(order)
     return tuple(order)
-
-
-class _Played(Dataset[Evaluated]):
-    """A data set of one evaluation."""
-
-    def __init__(self, play: Callable[[], Evaluated]) -> None:
-        self._play = play
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Evaluated:
-        if index != 0:
-            raise IndexError(index)
-        return self._play()
-
-
-def _loader(items: list[Any] | Dataset[Any]) -> DataLoader[Any]:
-    """A sized loader: Lightning would fetch one item ahead of an unsized one."""
-    return DataLoader(items, batch_size=None, shuffle=False)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One exception per boundary that a run crosses: data, engine, sandbox, configuration, checkpoint.
+"""One exception per boundary that a run crosses: data, engine, sandbox, configuration, checkpoint, ranks.
 
 Every message names the value that was found, the limit or form that was expected, and the setting
 to change. A bad program of the model is never an exception: it is a `Verdict` (types.py).
@@ -27,3 +27,7 @@ class ExecutorError(RLEFError):
 
 class CheckpointError(RLEFError):
     """A model folder or checkpoint that is missing, torn or of another shape than expected."""
+
+
+class RankError(RLEFError):
+    """Another process of the same run has failed, has ended, or keeps the others waiting for too long."""

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from rlef_lightning.errors import CheckpointError
+from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objective import PPO
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
+
+if TYPE_CHECKING:
+    from rlef_lightning.models.building import Place
 
 DType = Literal["float32", "bfloat16"]
 
@@ -42,6 +47,13 @@ class RLEFModule(L.LightningModule):
         pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the
             longest episode.
         reference_dtype: Number format of the frozen reference.
+        compute_dtype: Number format of forward and backward passes over sharded weights (with
+            ModelParallelStrategy); weights, gradients and optimizer state stay in float32. null: float32.
+        recompute_activations: Keep each layer's input only and compute the layer again in the backward pass:
+            a third more computation, a fraction of the memory.
+        offload_reference: With ModelParallelStrategy: keep the reference's shards in the host's memory.
+        offload_training: The same for policy and value network, their gradients and optimizer state; needs
+            the strategy's process_group_backend to be cpu:gloo,cuda:nccl on GPUs.
         seed: Of the value network's random output layer.
     """
 
@@ -57,12 +69,14 @@ class RLEFModule(L.LightningModule):
         gradient_clip_norm: float | None = 1.0,
         pack_tokens: int = 8192,
         reference_dtype: DType = "float32",
+        compute_dtype: DType | None = None,
+        recompute_activations: bool = False,
+        offload_reference: bool = False,
+        offload_training: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        # The reference is not in the checkpoint; `on_load_checkpoint` holds the rest to the letter.
-        self.strict_loading = False
         self.model_folder = model_folder
         self.objective = objective
         self.learning_rate = learning_rate
@@ -72,10 +86,13 @@ class RLEFModule(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.gradient_clip_norm = gradient_clip_norm
         self.pack_tokens = pack_tokens
-        self.reference_dtype = reference_dtype
+        self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
+        self.recompute_activations = recompute_activations
+        self.offload_reference, self.offload_training = offload_reference, offload_training
         self.seed = seed
         self.policy: Any = None
-        self.reference: Any = None
+        # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
+        self._frozen: tuple[Any, ...] = ()
         self.value: Any = None
         # What was logged last. Lightning's callback_metrics also keep what only earlier epochs had.
         self.epoch_metrics: dict[str, float] = {}
@@ -86,22 +103,55 @@ class RLEFModule(L.LightningModule):
     # ---- building -----------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Load the networks; only the policy where nothing is trained.
+        """Build the networks, sharded where the strategy says so; only the policy where nothing is trained.
 
         Raises:
             CheckpointError: the model folder is missing or torn.
+            ConfigError: options of sharded networks without sharding.
         """
-        from rlef_lightning.models.networks import PolicyNetwork, load_policy, load_reference, load_value
+        from rlef_lightning.models.building import build_policy, build_reference, build_value
 
         if self.policy is not None:
             return
-        setting = "model.model_folder"
-        self.policy = PolicyNetwork(load_policy(self.model_folder, setting=setting))
+        trained = self._place(recompute=self.recompute_activations, offload=self.offload_training)
+        self.policy = build_policy(self.model_folder, trained)
         if self._trains():
+            frozen = self._place(recompute=False, offload=self.offload_reference)
             dtype = getattr(torch, self.reference_dtype)
-            self.reference = PolicyNetwork(load_reference(self.model_folder, dtype, setting))
-            self.reference.requires_grad_(False).eval()
-            self.value = load_value(self.model_folder, seed=self.seed, setting=setting)
+            self._frozen = (build_reference(self.model_folder, frozen, dtype),)
+            self.value = build_value(self.model_folder, trained, seed=self.seed)
+
+    @property
+    def reference(self) -> Any:
+        """The frozen initial policy; None where nothing is trained."""
+        return self._frozen[0] if self._frozen else None
+
+    def _place(self, *, recompute: bool, offload: bool) -> Place:
+        from rlef_lightning.models.building import Place
+
+        # The mesh is set by ModelParallelStrategy.
+        mesh = None if self._device_mesh is None else self._device_mesh["data_parallel"]
+        if mesh is None and (self.compute_dtype is not None or offload):
+            raise ConfigError(
+                "model.compute_dtype, model.offload_reference and model.offload_training are of sharded "
+                "networks; set trainer.strategy to ModelParallelStrategy (configs/trainer/), also for one GPU"
+            )
+        return Place(
+            # Lightning makes the process's own device the default while it configures models.
+            device=torch.get_default_device() if mesh is None else mesh.device_type,
+            mesh=mesh,
+            compute=None if self.compute_dtype is None else getattr(torch, self.compute_dtype),
+            recompute=recompute,
+            offload=offload,
+        )
+
+    def _reshard(self) -> None:
+        """After passes without gradients: else the networks' roots would stay whole on every rank."""
+        from rlef_lightning.models.sharding import reshard
+
+        for network in (self.policy, self.reference, self.value):
+            if network is not None:
+                reshard(network)
 
     def _trains(self) -> bool:
         return self._trainer is None or self._trainer.state.fn == "fit"
@@ -120,30 +170,38 @@ class RLEFModule(L.LightningModule):
     # ---- the engine's side ---------------------------------------------------------------------
 
     def engine_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The policy's weights under the names of its checkpoint, one at a time."""
+        """The policy's weights under the names of its checkpoint, whole and one at a time.
+
+        Sharded weights are gathered from all ranks, so all of them must exhaust the iterator.
+        """
         from rlef_lightning.models.weights import engine_weights
 
+        self._reshard()
         return engine_weights(self.policy.model)
 
     @torch.no_grad()
     def sequence_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each token after the first, by the policy as it is now."""
+        """Log-probability of each token after the first, by the policy as it is now; all ranks ask alike."""
         tokens = [TokenSequence(token_ids=tuple(ids), spans=((1, len(ids)),)) for ids in sequences]
         packed = collate_sequences(tokens).to(self.device)
         logprobs, _ = response_logprobs(self.policy, packed, 1.0)
+        self._reshard()
         return [list(row) for row in split_turns(logprobs, packed)]
 
     # ---- scoring -------------------------------------------------------------------------------
 
-    def score(self, episodes: Sequence[Episode], temperature: float) -> Scored:
+    def score(self, episodes: Sequence[Episode], temperature: float, ranks: Ranks | None = None) -> Scored:
         """One pass of the three networks over fresh episodes: everything that the updates need.
 
         Args:
             episodes: Just sampled, by the weights that the policy has now.
             temperature: At which they were sampled.
+            ranks: Who share the work; all of them have the same episodes.
         """
         networks = Networks(policy=self.policy, reference=self.reference, value=self.value)
-        return score(episodes, networks, self.objective, self.pack_tokens, temperature)
+        scored = score(episodes, networks, self.objective, self.pack_tokens, temperature, ranks)
+        self._reshard()
+        return scored
 
     # ---- updating ------------------------------------------------------------------------------
 
@@ -154,24 +212,28 @@ class RLEFModule(L.LightningModule):
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
         sums: dict[str, float] = {}
-        for packed in batch.packs:
-            for name, number in self._backward(packed, batch).items():
-                sums[name] = sums.get(name, 0.0) + number
+        counted = len(batch.packs) - batch.fillers
+        for number, packed in enumerate(batch.packs):
+            for name, share in self._backward(packed, batch, counts=number < counted).items():
+                sums[name] = sums.get(name, 0.0) + share
+        sums = summed(sums, self.device)
         sums |= self._clip_gradients()
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
+        optimizer.zero_grad()  # their memory is the engine's until the next update
         schedule.step()
         self._steps.append(sums)
-        tokens = sum(len(packed.token_ids) for packed in batch.packs)
+        tokens = sum(len(packed.token_ids) for packed in batch.packs[:counted])
         self._updating = (self._updating[0] + tokens, self._updating[1] + time.perf_counter() - began)
         # Logged here, not at the end of the epoch, where callbacks read the metrics before the module logs.
         if self.trainer.is_last_batch:
             self._log_updates()
 
-    def _backward(self, packed: PackedBatch, batch: MiniBatch) -> dict[str, float]:
-        policy = self._policy_loss(packed, batch)
+    def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, float]:
+        """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
+        policy = self._policy_loss(packed, batch, counts)
         self.manual_backward(policy.loss)
-        value = self._value_loss(packed, batch)
+        value = self._value_loss(packed, batch, counts)
         self.manual_backward(value.loss)
         return {
             "policy_loss": policy.loss.item(),
@@ -182,24 +244,24 @@ class RLEFModule(L.LightningModule):
             "value_clip_fraction": value.clip_fraction.item(),
         }
 
-    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch) -> PolicyLoss:
+    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> PolicyLoss:
         logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
         return policy_loss(
             logprobs,
             packed.policy_logprobs,
             packed.behaviour_logprobs,
             packed.advantages[packed.turn_of_token],
-            torch.ones_like(packed.target_ids, dtype=torch.bool),
+            torch.full_like(packed.target_ids, counts, dtype=torch.bool),
             total_tokens=batch.response_tokens,
             clip_epsilon=self.objective.clip_epsilon,
         )
 
-    def _value_loss(self, packed: PackedBatch, batch: MiniBatch) -> ValueLoss:
+    def _value_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> ValueLoss:
         return value_loss(
             self.value(packed),
             packed.old_values,
             packed.returns,
-            torch.ones_like(packed.value_index, dtype=torch.bool),
+            torch.full_like(packed.value_index, counts, dtype=torch.bool),
             total_turns=batch.turns,
             clip=self.objective.value_clip,
         )
@@ -207,16 +269,21 @@ class RLEFModule(L.LightningModule):
     def _clip_gradients(self) -> dict[str, float]:
         limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
         networks = {"policy": self.policy, "value": self.value}
-        return {
-            f"gradient_norm_{name}": float(torch.nn.utils.clip_grad_norm_(network.parameters(), limit))
+        norms = {
+            f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
             for name, network in networks.items()
+        }
+        # Of sharded gradients each rank has a part of the norm.
+        return {
+            name: float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            for name, norm in norms.items()
         }
 
     def _log_updates(self) -> None:
         """Means over this epoch's optimizer steps, and the throughput of updating."""
         means = {name: sum(step[name] for step in self._steps) / len(self._steps) for name in self._steps[0]}
         tokens, seconds = self._updating
-        means["updating_tokens_per_s"] = tokens / seconds
+        means["updating_tokens_per_s"] = summed({"tokens": tokens}, self.device)["tokens"] / seconds
         self._log_epoch(means)
         self._steps, self._updating = [], (0, 0.0)
 
@@ -251,21 +318,16 @@ class RLEFModule(L.LightningModule):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen reference out: it is the model folder's own weights."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("reference.")}
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other networks.
 
         Raises:
             CheckpointError: a weight is missing or has another shape.
         """
+        if "state_dict" not in checkpoint:
+            return  # the strategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]
         for name, tensor in self.state_dict().items():
-            if name.startswith("reference."):
-                continue
             found = tuple(stored[name].shape) if name in stored else None
             if found != tuple(tensor.shape):
                 raise CheckpointError(

@@ -17,8 +17,9 @@ from rlef_lightning.learning.diagnostics import engine_mismatch, explained_varia
 from rlef_lightning.learning.logprobs import token_logprobs
 from rlef_lightning.learning.objective import PPO
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
-from rlef_lightning.learning.samples import episode_sequence, to_training_sample
+from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
 from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.ranks import Ranks
 from rlef_lightning.types import Episode, ScoredEpisode, TrainingSample
 
 LOGITS_AT_A_TIME = 1 << 26
@@ -65,34 +66,77 @@ def response_logprobs(
     return result
 
 
-@torch.no_grad()
+@dataclass(slots=True)
+class _PackNumbers:
+    """What the networks say of one pack."""
+
+    episodes: dict[int, _EpisodeNumbers]
+    """By the episode's index."""
+    entropy: Tensor
+    """[R], on the CPU."""
+
+
 def score(
-    episodes: Sequence[Episode], networks: Networks, objective: PPO, pack_tokens: int, temperature: float
+    episodes: Sequence[Episode],
+    networks: Networks,
+    objective: PPO,
+    pack_tokens: int,
+    temperature: float,
+    ranks: Ranks | None = None,
 ) -> Scored:
     """Samples in the episodes' order, and what there is to log of them.
 
     Args:
         episodes: Just sampled, by the weights that the policy has now.
-        networks: Policy, reference and value network, on one device.
+        networks: Policy, reference and value network, on one device or sharded over the ranks.
         objective: Rewards, KL weight, normalisation.
         pack_tokens: Most tokens of one forward pass.
         temperature: At which the episodes were sampled.
+        ranks: With several of them all have the same episodes. Each computes every so-many-th pack, and what
+            the networks said is gathered: all of them return the same.
     """
-    device = next(networks.policy.parameters()).device
+    ranks = Ranks(alone=True) if ranks is None else ranks
     sequences = [episode_sequence(episode) for episode in episodes]
-    numbers: dict[int, _EpisodeNumbers] = {}
-    entropies: list[Tensor] = []
-    for members in pack(sequences, pack_tokens):
-        packed = collate_sequences([sequences[i] for i in members]).to(device)
-        policy, entropy = response_logprobs(networks.policy, packed, temperature)
-        reference, _ = response_logprobs(networks.reference, packed, temperature)
-        values = networks.value(packed).tolist()
-        entropies.append(entropy)
-        turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
-        for i in members:
-            own = [next(turns) for _ in sequences[i].spans]
-            numbers[i] = _EpisodeNumbers(*(list(column) for column in zip(*own, strict=True)))
-    return _assemble(episodes, [numbers[i] for i in range(len(sequences))], torch.cat(entropies), objective)
+    packs = pack(sequences, pack_tokens)
+    own = _score_packs(sequences, packs, networks, temperature, ranks)
+    by_pack = dict(item for part in ranks.gather(own) for item in part.items())
+    numbers = {i: n for part in by_pack.values() for i, n in part.episodes.items()}
+    entropy = torch.cat([by_pack[number].entropy for number in range(len(packs))])
+    return _assemble(episodes, [numbers[i] for i in range(len(sequences))], entropy, objective)
+
+
+@torch.no_grad()
+def _score_packs(
+    sequences: Sequence[TokenSequence],
+    packs: Sequence[Sequence[int]],
+    networks: Networks,
+    temperature: float,
+    ranks: Ranks,
+) -> dict[int, _PackNumbers]:
+    """This rank's packs, by number."""
+    found: dict[int, _PackNumbers] = {}
+    for first in range(0, len(packs), ranks.size):
+        number = first + ranks.rank
+        # Ranks that share weights must take as many passes; the last one may be in vain.
+        members = packs[number] if number < len(packs) else packs[-1][:1]
+        found[number] = _score_pack(sequences, members, networks, temperature)
+    return {number: numbers for number, numbers in found.items() if number < len(packs)}
+
+
+def _score_pack(
+    sequences: Sequence[TokenSequence], members: Sequence[int], networks: Networks, temperature: float
+) -> _PackNumbers:
+    device = next(networks.policy.parameters()).device
+    packed = collate_sequences([sequences[i] for i in members]).to(device)
+    policy, entropy = response_logprobs(networks.policy, packed, temperature)
+    reference, _ = response_logprobs(networks.reference, packed, temperature)
+    values = networks.value(packed).tolist()
+    turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
+    numbers = {}
+    for i in members:
+        own = [next(turns) for _ in sequences[i].spans]
+        numbers[i] = _EpisodeNumbers(*(list(column) for column in zip(*own, strict=True)))
+    return _PackNumbers(episodes=numbers, entropy=entropy.cpu())
 
 
 def _assemble(

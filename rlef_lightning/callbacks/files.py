@@ -33,7 +33,9 @@ class SolutionWriter(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        """Write the file."""
+        """Write the file; every rank has all solutions."""
+        if not trainer.is_global_zero:
+            return
         solutions = [solution for batch in predictions for solution in batch]
         _write_lines(self.path, solutions)
         print(f"{len(solutions)} solutions written to {self.path}")
@@ -59,10 +61,13 @@ class EvaluationFiles(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the episodes of one evaluation."""
-        _write_lines(self.folder / f"{batch.name}.jsonl", map(episode_to_json, batch.collection.episodes))
+        if trainer.is_global_zero:
+            _write_lines(self.folder / f"{batch.name}.jsonl", map(episode_to_json, batch.collection.episodes))
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the metrics."""
+        if not trainer.is_global_zero:
+            return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
         write_atomically(self.folder / "metrics.json", json.dumps(numbers, indent=1).encode())
 

@@ -6,13 +6,15 @@ Token ids go in and token ids come out; an engine knows no text, no chat templat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from rlef_lightning.types import Completion, Sampling
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 class Engine(Protocol):
@@ -67,4 +69,36 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what `start` took; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class SleepingEngine(Protocol):
+    """An engine that gives its memory back while the trainer works."""
+
+    def sleep(self) -> None:
+        """Free weights and cache where that is wanted; the next `sync_weights` wakes the engine."""
+        ...
+
+
+@runtime_checkable
+class SharedEngine(Protocol):
+    """An engine that several ranks run together, each holding a part of the model.
+
+    The first rank of such a group leads: it alone plays episodes. The others follow its calls.
+    `start`, `sync_weights`, `prompt_logprobs`, `sleep` and `close` are called by all of them alike.
+    """
+
+    @property
+    def ranks_per_engine(self) -> int:
+        """Ranks that run one engine together; 1: each rank has its own."""
+        ...
+
+    def lead(self, play: Callable[[], T]) -> T | None:
+        """On the leader the result of `play`; on the others None, once the leader has played.
+
+        Raises:
+            RankError: on a follower: the leader has failed, with its reason, or has ended.
+            EngineError: on a follower: it computes something else than its leader.
+        """
         ...

@@ -1,22 +1,26 @@
-"""Engine protocol -> vLLM, in the training process, on CPU and GPU alike.
+"""Engine protocol -> vLLM, in the training processes, on CPU and GPU alike.
 
-Weights always come from the trainer, never from disk, so there is one source of truth. This file
-alone imports vllm; it does not tokenise and does not know what a turn is.
+Weights always come from the trainer, never from disk, so there is one source of truth. Only this file and
+vllm_ranks.py import vllm; it does not tokenise and does not know what a turn is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from rlef_lightning.errors import EngineError
+from rlef_lightning.errors import EngineError, RLEFError
 from rlef_lightning.types import Completion, Sampling
 
 if TYPE_CHECKING:
     import torch
+
+    from rlef_lightning.generation.following import Broadcast, Leader
+
+T = TypeVar("T")
 
 _ENVIRONMENT = {
     # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
@@ -32,7 +36,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 class VLLMEngine:
-    """vLLM inside the training process.
+    """vLLM inside the training processes.
 
     Args:
         dtype: Number format of the engine's weights and cache. float32 agrees with a float32 trainer to 1e-5;
@@ -43,6 +47,13 @@ class VLLMEngine:
         gpu_memory_utilization: Share of a GPU's memory that the engine may take, cache included.
         enforce_eager: True: no compilation and no CUDA graphs; starts faster and needs no compiler, samples
             slower on a GPU.
+        ranks_per_engine: Processes that run one engine together, each with a part of the weights (tensor
+            parallel); 1: each process has an engine of its own. Divides the number of processes and the
+            model's attention heads.
+        sleep_level: What the engine frees while the trainer works: 0 nothing, 1 the cache, with the weights
+            copied to the host, 2 both, as they come anew with each sync. null: 2 on a GPU, 0 on a CPU, where
+            vLLM cannot.
+        rank_timeout_s: How long the ranks of one engine wait for each other's next step.
         extra: Further arguments of `vllm.LLM`, passed on as they are.
     """
 
@@ -54,6 +65,9 @@ class VLLMEngine:
         cpu_cache_gib: int = 1,
         gpu_memory_utilization: float = 0.5,
         enforce_eager: bool = False,
+        ranks_per_engine: int = 1,
+        sleep_level: Literal[0, 1, 2] | None = None,
+        rank_timeout_s: float = 1800.0,
         extra: dict[str, Any] | None = None,
     ) -> None:
         self.dtype = dtype
@@ -61,13 +75,21 @@ class VLLMEngine:
         self.cpu_cache_gib = cpu_cache_gib
         self.gpu_memory_utilization = gpu_memory_utilization
         self.enforce_eager = enforce_eager
+        self.sleep_level = sleep_level
+        self.rank_timeout_s = rank_timeout_s
         self.extra = dict(extra or {})
+        self._ranks_per_engine = ranks_per_engine
         self._max_context_tokens = max_context_tokens
         self._policy_version = 0
         self._requests = 0
         self._waiting: dict[str, asyncio.Future[Completion]] = {}
         self._llm: Any = None  # vllm.LLM; named in an annotation, reading the options would import it
         self._stop_token_ids: list[int] = []
+        self._leads = True
+        self._channel: Broadcast | None = None  # to the engine's other ranks, or from its leader
+        self._leader: Leader | None = None  # while episodes are played
+        self._owns_groups = False
+        self._asleep = False
 
     @property
     def policy_version(self) -> int:
@@ -78,6 +100,11 @@ class VLLMEngine:
     def max_context_tokens(self) -> int:
         """Longest prompt plus response, in tokens."""
         return self._max_context_tokens
+
+    @property
+    def ranks_per_engine(self) -> int:
+        """Ranks that run one engine together; 1: each rank has its own."""
+        return self._ranks_per_engine
 
     def start(self, model_folder: str, stop_token_ids: Sequence[int]) -> None:
         """Build the engine with unset weights; they come by `sync_weights`.
@@ -97,13 +124,27 @@ class VLLMEngine:
             raise EngineError(
                 f"vLLM cannot be imported ({error}): install the extra 'cpu' or 'gpu' (`make setup` does it)"
             ) from error
+        self._build(LLM, model_folder)
+
+    def _build(self, llm: Callable[..., Any], model_folder: str) -> None:
+        import torch.distributed as dist
+
+        from rlef_lightning.generation.following import engine_groups
+        from rlef_lightning.generation.vllm_ranks import rank_arguments, rank_in_environment, world_size
+
+        ranks = rank_arguments(self._ranks_per_engine)
+        self._owns_groups = not dist.is_initialized()
+        if self._ranks_per_engine > 1:
+            leader, self._channel = engine_groups(self._ranks_per_engine, self.rank_timeout_s)
+            self._leads = leader == dist.get_rank()
         try:
-            with self._compiling():
-                self._llm = LLM(model_folder, **self._arguments())
+            with self._compiling(), rank_in_environment():
+                self._llm = llm(model_folder, **(self._arguments() | ranks | self.extra))
         except Exception as error:
             raise EngineError(
                 f"vLLM could not start on {model_folder!r} with dtype={self.dtype}, "
-                f"max_context_tokens={self._max_context_tokens}, max_sequences={self.max_sequences}: {error}"
+                f"max_context_tokens={self._max_context_tokens}, max_sequences={self.max_sequences}, "
+                f"{world_size()} processes and ranks_per_engine={self._ranks_per_engine}: {error}"
                 ". Change data.engine.init_args, or the memory left to the engine"
             ) from error
 
@@ -122,6 +163,7 @@ class VLLMEngine:
             "logprobs_mode": "processed_logprobs",
             "disable_log_stats": True,
             "seed": 0,
+            "enable_sleep_mode": self._sleep_level() > 0,
         }
         if not torch.cuda.is_available():
             # On a CPU a chunked prefill rewinds a seeded generator, which CPU generators cannot do; and
@@ -129,7 +171,14 @@ class VLLMEngine:
             arguments["enable_chunked_prefill"] = False
             arguments["max_num_batched_tokens"] = max(8192, self._max_context_tokens)
             arguments["hf_overrides"] = {"tie_word_embeddings": False}
-        return arguments | self.extra
+        return arguments
+
+    def _sleep_level(self) -> int:
+        import torch
+
+        if self.sleep_level is None:
+            return 2 if torch.cuda.is_available() else 0
+        return self.sleep_level
 
     def _compiling(self) -> AbstractContextManager[Any]:
         """No compilation at all where `enforce_eager` says so: vLLM's small helpers would still need g++."""
@@ -160,7 +209,7 @@ class VLLMEngine:
         name = str(self._requests)
         self._requests += 1
         try:
-            self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, parameters)
+            self._calls.add_request(name, {"prompt_token_ids": list(token_ids)}, parameters)
         except ValueError as error:
             raise EngineError(f"vLLM refused a prompt of {len(token_ids)} tokens: {error}") from error
         return name
@@ -171,6 +220,32 @@ class VLLMEngine:
             raise EngineError("the engine has not been started: call start() first")
         return self._llm.llm_engine
 
+    @property
+    def _calls(self) -> Any:
+        """Where requests and steps go: to this rank's engine, or by way of the leader to all of its ranks."""
+        return self._engine if self._leader is None else self._leader
+
+    def lead(self, play: Callable[[], T]) -> T | None:
+        """On the rank that leads this engine the result of `play`; on the others None, once it has played.
+
+        Raises:
+            RankError: on a follower: the leader has failed or ended.
+            EngineError: on a follower: it computes something else than its leader.
+        """
+        from rlef_lightning.generation.following import Leader, follow, lead
+
+        if self._channel is None:
+            return play()
+        if not self._leads:
+            with self._compiling():
+                follow(self._engine, self._channel)
+            return None
+        self._leader = Leader(self._engine, self._channel)
+        try:
+            return lead(self._leader, play)
+        finally:
+            self._leader = None
+
     def step(self) -> None:
         """Run one iteration of the batch."""
         for output in self._step():
@@ -180,8 +255,8 @@ class VLLMEngine:
     def _step(self) -> list[Any]:
         try:
             with self._compiling():
-                return list(self._engine.step())
-        except EngineError:
+                return list(self._calls.step())
+        except RLEFError:
             raise
         except Exception as error:
             raise EngineError(f"vLLM failed in a step with {len(self._waiting)} requests: {error}") from error
@@ -205,15 +280,26 @@ class VLLMEngine:
     def abort(self) -> None:
         """Forget every queued request."""
         if self._waiting:
-            self._engine.abort_request(list(self._waiting))
+            self._calls.abort_request(list(self._waiting))
         self._waiting.clear()
 
     def sync_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replace all weights by vLLM's own reload, tensor after tensor, and drop every cached prefix."""
+        """Replace all weights by vLLM's own reload, tensor after tensor, and drop every cached prefix.
+
+        A sleeping engine is woken in vLLM's order: room for the weights, the weights, and only then, when the
+        trainer's gathered tensors are gone, room for the cache.
+        """
         if self._waiting:
             raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
+        asleep, self._asleep = self._asleep, False
         try:
+            if asleep:
+                self._wake("weights")
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            if asleep:
+                self._wake("kv_cache")
+        except RLEFError:
+            raise
         except Exception as error:
             raise EngineError(f"vLLM refused the trainer's weights: {error}") from error
         if self._engine.reset_prefix_cache() is False:
@@ -233,7 +319,32 @@ class VLLMEngine:
                 done[output.request_id] = [entry[token].logprob for token, entry in pairs]
         return [done[name] for name in names]
 
+    def _wake(self, tag: str) -> None:
+        from rlef_lightning.generation.vllm_ranks import release_cached_memory
+
+        release_cached_memory()
+        try:
+            self._llm.wake_up(tags=[tag])
+        except Exception as error:
+            raise EngineError(
+                f"the engine cannot take back its memory ({tag}): {error}. The trainer left it too little: "
+                "lower data.engine.init_args.gpu_memory_utilization or model.pack_tokens"
+            ) from error
+
+    def sleep(self) -> None:
+        """Free weights and cache where `sleep_level` says so; the next `sync_weights` wakes the engine."""
+        level = self._sleep_level()
+        if self._llm is None or self._asleep or level == 0:
+            return
+        self._llm.sleep(level=level)
+        self._asleep = True
+
     def close(self) -> None:
-        """Free the engine's memory."""
+        """Free the engine's memory, and the process groups that vLLM made."""
+        from rlef_lightning.generation.vllm_ranks import shut_down
+
         self._waiting.clear()
-        self._llm = None
+        self._leader, self._channel, self._asleep = None, None, False
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            shut_down(llm, owned=self._owns_groups)

@@ -6,7 +6,6 @@ turns the places it needs into log-probabilities. Trains nothing, scores nothing
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from rlef_lightning.errors import CheckpointError
-from rlef_lightning.models.attention import IMPLEMENTATION, packed_arguments
+from rlef_lightning.models.attention import packed_arguments
+from rlef_lightning.models.reading import local_part, read_weights
+from rlef_lightning.models.skeleton import give_memory, skeleton
 
 Result = TypeVar("Result")
 
@@ -104,8 +104,9 @@ class ValueNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         size = self.head.in_features
         drawn = torch.randn(1, size, generator=generator) * (HEAD_SCALE / size**0.5)
-        self.head.weight.copy_(drawn)
-        self.head.bias.zero_()
+        local, part = local_part(self.head.weight)
+        local.copy_(drawn[part])
+        local_part(self.head.bias)[0].zero_()
 
     def forward(self, packed: PackedTokens) -> Tensor:
         """V at the last prompt token of each turn: [M] float32, in units of reward."""
@@ -144,33 +145,7 @@ def load_value(
 
 
 def _load(kind: Any, path: str | Path, dtype: torch.dtype, setting: str) -> PreTrainedModel:
-    _check_folder(Path(path), setting)
-    try:
-        model, info = kind.from_pretrained(
-            str(path),
-            dtype=dtype,
-            attn_implementation=IMPLEMENTATION,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        # transformers raises many kinds for a torn folder: OSError, ValueError, SafetensorError, ...
-        raise CheckpointError(f"cannot load a model from {path} (setting `{setting}`): {error}") from error
-    # transformers would fill these with random numbers and only log a warning.
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:5])
-        raise CheckpointError(f"the weights in {path} (setting `{setting}`) are incomplete: no {missing}")
+    model = skeleton(kind, path, dtype, setting)
+    give_memory(model, model, "cpu")
+    read_weights(model, path, model.base_model_prefix, setting)
     return model
-
-
-def _check_folder(path: Path, setting: str) -> None:
-    config = path / "config.json"
-    if not config.is_file():
-        raise CheckpointError(
-            f"{path} is not a model folder: it has no config.json; set `{setting}` to a Hugging Face "
-            "folder on this machine"
-        )
-    try:
-        json.loads(config.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{config} is not JSON ({error}); check the folder in `{setting}`") from error

@@ -34,13 +34,14 @@ def engine_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     A tied output layer comes out by its own name too: the engine is started with untied weights, for
     an engine that copies or packs its output layer would else keep the old one.
 
-    Sharded weights are gathered one by one, so that every rank must exhaust this iterator.
+    Sharded weights are gathered from the ranks one by one, a layer's together; nothing is kept of them here.
+    Every rank must exhaust this iterator, and the model must have been resharded (sharding.py).
     """
-    names = set()
-    for name, tensor in model.state_dict().items():
-        names.add(name)
+    state = model.state_dict()
+    # An engine loads a tensor's layer when all of the layer's tensors are there, and keeps them until then.
+    for name, tensor in state.items():
         yield name, _whole(tensor)
-    if OUTPUT_LAYER not in names:
+    if OUTPUT_LAYER not in state:
         yield OUTPUT_LAYER, _whole(model.get_output_embeddings().weight)
 
 

@@ -20,6 +20,7 @@ from rlef_lightning.rollout.feedback import FeedbackSource, OwnFeedback, RandomF
 from rlef_lightning.rollout.play import BadCompletion, Seat, Table, derive_seed, play
 from rlef_lightning.rollout.schedule import Schedule
 from rlef_lightning.rollout.settings import Pace, PlaySettings
+from rlef_lightning.rollout.share import Share
 from rlef_lightning.types import Episode, Problem
 
 
@@ -67,9 +68,16 @@ class Collector:
         self._pace = pace
 
     async def collect(
-        self, problems: Sequence[Problem], settings: PlaySettings, seed: int, progress: Progress | None = None
+        self,
+        problems: Sequence[Problem],
+        settings: PlaySettings,
+        seed: int,
+        progress: Progress | None = None,
+        share: Share | None = None,
     ) -> Collection:
         """Play `settings.samples_per_problem` episodes of each problem; the seed decides every draw.
+
+        With a `share` other ranks play some of them, and the collection holds those that this rank played.
 
         Raises:
             ExecutorError: more episodes were dropped than `Pace.max_dropped_share` allows.
@@ -79,8 +87,8 @@ class Collector:
         await self._executor.start()
         began = time.perf_counter()
         feedback = await self._feedback(problems, settings, seed)
-        seats = _seats(problems, settings.samples_per_problem, seed)
-        episodes, dropped = await self._play_all(seats, settings, feedback, progress)
+        seats = seats_of(problems, settings.samples_per_problem, seed)
+        episodes, dropped = await self._play_all(seats, settings, feedback, progress, share)
         return Collection(
             episodes=episodes,
             problems=len({problem.id for problem in problems}),
@@ -103,6 +111,7 @@ class Collector:
         settings: PlaySettings,
         feedback: FeedbackSource,
         progress: Progress | None,
+        share: Share | None,
     ) -> tuple[tuple[Episode, ...], Counter[str]]:
         schedule = Schedule(self._engine, self._pace.reply_after_steps)
         table = Table(
@@ -115,15 +124,18 @@ class Collector:
             max_context_tokens=self._engine.max_context_tokens,
         )
         ledger = _Ledger(len(seats), self._pace.max_dropped_share, progress)
-        queue = iter(enumerate(seats))
-        count = min(self._pace.max_in_flight, len(seats))
+        queue = iter(enumerate(seats)) if share is None else share.seats(seats)
+        limit = self._pace.max_in_flight
+        count = min(limit, len(seats)) if share is None else share.in_flight(limit, len(seats))
         tasks = [asyncio.ensure_future(_play_from(queue, table, ledger)) for _ in range(count)]
         await schedule.run(tasks)
         return ledger.in_order(), ledger.dropped
 
 
-def _seats(problems: Sequence[Problem], samples_per_problem: int, seed: int) -> list[Seat]:
-    """A problem that comes twice goes on counting its samples: equal seeds would give equal episodes."""
+def seats_of(problems: Sequence[Problem], samples_per_problem: int, seed: int) -> list[Seat]:
+    """Every episode that is asked for, the samples of a problem side by side.
+
+    A problem that comes twice goes on counting its samples: equal seeds would give equal episodes."""
     counts: Counter[str] = Counter()
     seats = []
     for problem in (problem for problem in problems for _ in range(samples_per_problem)):

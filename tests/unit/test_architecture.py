@@ -1,6 +1,7 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
-    types, errors <- middle rooms <- rollout <- evaluation, scoring, checks
+    types, errors <- middle rooms <- rollout <- ranks
+        <- evaluation, scoring, checks, collecting <- loaders
         <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
@@ -29,22 +30,29 @@ LAYERS: list[set[str]] = [
     {"types", "errors"},
     MIDDLE,
     {"rollout"},
-    {"evaluation", "scoring", "checks"},
+    {"ranks"},
+    {"evaluation", "scoring", "checks", "collecting", "sharded"},
+    {"loaders"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
-    "vllm": {"generation/vllm.py"},
-    "lightning": {"module.py", "datamodule.py", "checks.py", "callbacks", "plan.py", "cli.py"},
+    "vllm": {"generation/vllm.py", "generation/vllm_ranks.py"},
+    "lightning": {"module.py", "datamodule.py", "checks.py", "sharded.py", "callbacks", "cli.py"},
     "torch": {
         "learning",
         "models",
         "metrics",
         "generation/vllm.py",
+        "generation/vllm_ranks.py",
+        "generation/following.py",
+        "ranks.py",
+        "loaders.py",
         "scoring.py",
         "module.py",
         "datamodule.py",
         "callbacks",
+        "plan",
     },
 }
 """Files, or whole rooms, that may import these at run time."""

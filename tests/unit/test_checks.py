@@ -6,11 +6,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from rlef_lightning.checks import check_counts, check_trainer, check_training
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import Sampling
+
+
+def sharding(ranks: int) -> ModelParallelStrategy:
+    """A strategy that shards over so many ranks, as it is once the processes have met."""
+    strategy = ModelParallelStrategy()
+    size = SimpleNamespace(size=lambda: ranks)
+    strategy._device_mesh = {"data_parallel": size}  # type: ignore[assignment]
+    return strategy
 
 
 def trainer(**changes: Any) -> Any:
@@ -25,13 +34,15 @@ def trainer(**changes: Any) -> Any:
 
 def test_good_settings_pass() -> None:
     check_trainer(trainer())
+    check_trainer(trainer(world_size=2, strategy=sharding(2)))
     check_training(PlaySettings(), pack_tokens=512, max_context_tokens=512)
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"world_size": 2}, "trainer.devices"),
+        ({"world_size": 2, "strategy": object()}, r"strategy=object would train 2 models.*trainer\.devices"),
+        ({"world_size": 2, "strategy": sharding(1)}, "data_parallel_size is 1 of 2 processes"),
         ({"reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs is 0"),
         ({"precision": "bf16-mixed"}, "bf16-mixed"),
     ],

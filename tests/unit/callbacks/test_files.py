@@ -22,6 +22,7 @@ from rlef_lightning.types import Episode, Verdict
 OK, WRONG = Verdict.ACCEPTED, Verdict.WRONG_ANSWER
 FAILED = episode("sum-1", [turn("no", None, feedback="Try again."), turn("é", "print(1)", [WRONG])])
 SOLVED = episode("sum-2", [turn("yes", "print('é')", [OK, OK])], private=[OK])
+FIRST, SECOND = (SimpleNamespace(is_global_zero=rank == 0, callback_metrics={}) for rank in range(2))
 LONE_SURROGATE = episode("odd", [turn("x", "pass", [WRONG], feedback="Input: \ud800é")])
 
 
@@ -44,7 +45,7 @@ def predicted(*episodes: Episode) -> Any:
 def test_a_solution_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new" / "solutions.jsonl"
     predictions = [predicted(FAILED), predicted(SOLVED)]
-    SolutionWriter(str(path)).write_on_epoch_end(None, None, predictions, [])
+    SolutionWriter(str(path)).write_on_epoch_end(FIRST, None, predictions, [])
     assert lines_of(path) == [
         {
             "problem_id": "sum-1",
@@ -72,7 +73,7 @@ def test_a_solution_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_file_that_was_there_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "solutions.jsonl"
     path.write_text("old\n" * 99)
-    SolutionWriter(str(path)).write_on_epoch_end(None, None, [predicted(SOLVED)], [])
+    SolutionWriter(str(path)).write_on_epoch_end(FIRST, None, [predicted(SOLVED)], [])
     assert len(lines_of(path)) == 1
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
@@ -80,8 +81,8 @@ def test_a_file_that_was_there_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("episodes", [(FAILED, SOLVED), (LONE_SURROGATE,)])
 def test_episodes_of_an_evaluation_can_be_read_back(tmp_path: Path, episodes: tuple[Episode, ...]) -> None:
     files = EvaluationFiles(str(tmp_path))
-    files.on_test_batch_end(None, None, None, evaluated("cold", *episodes), 0)
-    files.on_test_batch_end(None, None, None, evaluated("random", SOLVED), 0, dataloader_idx=1)
+    files.on_test_batch_end(FIRST, None, None, evaluated("cold", *episodes), 0)
+    files.on_test_batch_end(FIRST, None, None, evaluated("random", SOLVED), 0, dataloader_idx=1)
     assert tuple(map(episode_from_json, lines_of(tmp_path / "cold.jsonl"))) == episodes
     assert tuple(map(episode_from_json, lines_of(tmp_path / "random.jsonl"))) == (SOLVED,)
 
@@ -89,11 +90,23 @@ def test_episodes_of_an_evaluation_can_be_read_back(tmp_path: Path, episodes: tu
 def test_metrics_of_an_evaluation_and_the_worst_parity(tmp_path: Path) -> None:
     trainer = SimpleNamespace(
         callback_metrics={"test/cold/solve_1at3": torch.tensor(0.5)},
+        is_global_zero=True,
     )
     EvaluationFiles(str(tmp_path)).on_test_end(trainer, None)
     assert json.loads((tmp_path / "metrics.json").read_text()) == {
         "test/cold/solve_1at3": 0.5,
     }
+
+
+def test_only_the_first_rank_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SolutionWriter(str(tmp_path / "solutions.jsonl")).write_on_epoch_end(
+        SECOND, None, [predicted(SOLVED)], []
+    )
+    files = EvaluationFiles(str(tmp_path))
+    files.on_test_batch_end(SECOND, None, None, evaluated("cold", SOLVED), 0)
+    files.on_test_end(SECOND, None)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
 
 
 def trainer_at(epoch: int) -> Any:

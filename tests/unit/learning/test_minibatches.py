@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlef_lightning.errors import ConfigError
-from rlef_lightning.learning.minibatches import make_minibatches
+from rlef_lightning.learning.minibatches import balanced, make_minibatches
 from rlef_lightning.types import TrainingSample, TurnSpan
 
 
@@ -105,3 +105,43 @@ def test_a_sample_that_no_pack_holds():
         ConfigError, match=r"has 5 tokens, but a pack holds at most 4: .*\(model\.pack_tokens\)"
     ):
         make_minibatches([sample(0)], 1, pack_tokens=4, seed=0)
+
+
+@given(
+    count=st.integers(1, 3),
+    extra=st.integers(0, 12),
+    ranks=st.integers(1, 5),
+    budget=st.integers(7, 30),
+    seed=st.integers(0, 99),
+)
+def test_ranks_share_the_mini_batches_of_one(count, extra, ranks, budget, seed):
+    samples = [sample(n, ((1 + n % 3, 1 + n % 4),)) for n in range(count + extra)]
+    alone = make_minibatches(samples, count, budget, seed)
+    shares = [make_minibatches(samples, count, budget, seed, rank=r, ranks=ranks) for r in range(ranks)]
+    for number, whole in enumerate(alone):
+        parts = [share[number] for share in shares]
+        # As many passes on every rank, since the weights are gathered for each; what is added does not count.
+        assert len({len(part.packs) for part in parts}) == 1
+        assert min(part.fillers for part in parts) == 0
+        counted = [name for part in parts for name in names_of(part.packs[: len(part.packs) - part.fillers])]
+        assert sorted(counted) == sorted(names(whole))
+        assert {(part.response_tokens, part.turns) for part in parts} == {
+            (whole.response_tokens, whole.turns)
+        }
+
+
+def names_of(packs):
+    return [int(pack.token_ids[start]) for pack in packs for start in pack.cu_seqlens[:-1]]
+
+
+@given(sizes=st.lists(st.integers(0, 50), max_size=20), parts=st.integers(1, 5))
+def test_shares_differ_by_less_than_the_largest_item(sizes, parts):
+    shares = balanced(sizes, parts)
+    assert sorted(i for share in shares for i in share) == list(range(len(sizes)))
+    totals = [sum(sizes[i] for i in share) for share in shares]
+    assert max(totals) - min(totals) <= max(sizes, default=0)
+
+
+def test_shares_by_hand():
+    # 5 to the first, 4 and 3 to the second (0 < 5, 4 < 5), 2 to the first (5 < 7), 1 to either (7 = 7).
+    assert balanced([1, 2, 3, 4, 5], 2) == [[0, 1, 4], [2, 3]]

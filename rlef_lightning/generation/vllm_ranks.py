@@ -1,0 +1,101 @@
+"""This process and its process group -> vLLM's arguments for it, and the groups that vLLM leaves, freed.
+
+vLLM computes within the processes of the trainer ("external launcher"): it starts none of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from rlef_lightning.errors import EngineError
+
+
+def world_size() -> int:
+    """Number of processes of this run."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` by which it finds its place among the ranks; none in a process alone.
+
+    Raises:
+        EngineError: the ranks cannot be divided into engines of this size.
+    """
+    size = world_size()
+    if size % ranks_per_engine:
+        raise EngineError(
+            f"{size} processes cannot form engines of {ranks_per_engine} ranks each "
+            "(data.engine.init_args.ranks_per_engine): set it to a divisor, or change trainer.devices"
+        )
+    if size == 1:
+        return {}
+    arguments: dict[str, Any] = {
+        "distributed_executor_backend": "external_launcher",
+        "tensor_parallel_size": ranks_per_engine,
+    }
+    if ranks_per_engine > 1:
+        # Each rank schedules by itself, so nothing may depend on when a rank's results are there.
+        arguments["async_scheduling"] = False
+    return arguments
+
+
+@contextmanager
+def rank_in_environment() -> Iterator[None]:
+    """vLLM reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process."""
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        yield
+        return
+    before = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK")}
+    device = torch.cuda.current_device() if torch.cuda.is_available() else dist.get_rank()
+    os.environ["RANK"] = str(dist.get_rank())
+    os.environ["LOCAL_RANK"] = before["LOCAL_RANK"] or str(device)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def shut_down(llm: Any, *, owned: bool) -> None:
+    """End an engine: free its memory and the process groups that vLLM made.
+
+    Args:
+        llm: A `vllm.LLM`.
+        owned: The process had no process group before vLLM came. Else the trainer's stays: vLLM's own
+            clean-up, which also runs whenever an engine is collected as garbage, would destroy it.
+    """
+    from vllm.distributed import parallel_state
+
+    if owned:
+        llm.llm_engine.engine_core.shutdown()
+        parallel_state.cleanup_dist_env_and_memory()
+        return
+    with patch.object(parallel_state, "destroy_distributed_environment", _keep):
+        llm.llm_engine.engine_core.shutdown()
+        parallel_state.destroy_model_parallel()
+
+
+def _keep() -> None:
+    """In the place of a function that destroys what is not vLLM's."""
+
+
+def release_cached_memory() -> None:
+    """Hand back what torch keeps of freed GPU memory: vLLM takes its own from the device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,127 @@
+"""Shapes, config -> bytes of one GPU (and of its host) in each phase of an epoch, item by item.
+
+Gradients exist while updating only; an engine that sleeps holds nothing then.
+
+Items are what FSDP2 and vLLM hold; activations are counted for a Llama-like decoder layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlef_lightning.plan.asked import Asked
+from rlef_lightning.plan.hardware import RESERVED_BYTES, Hardware
+from rlef_lightning.plan.shapes import Network, Shapes
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CHUNK_TOKENS = 1024
+"""Rows of logits at a time: the default of learning/logprobs.py."""
+Items = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes by phase and item."""
+
+    sampling: Items
+    scoring: Items
+    updating: Items
+    host: Items
+    """Of the host, for one GPU; a distributed checkpoint is written from there."""
+
+    def total(self, phase: str) -> float:
+        """Of one phase."""
+        items: Items = getattr(self, phase)
+        return sum(items.values())
+
+
+def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
+    """On rank 0, which has the largest shards."""
+    resting, host = _resting(asked, shapes)
+    compute = BYTES[asked.compute_dtype or "float32"]
+    reference = BYTES[asked.reference_dtype]
+    passes = _activations(asked, shapes, compute)
+    head = shapes.vocabulary * shapes.hidden
+    scoring = {
+        **resting,
+        "gathered weights": _gathered(shapes.policy, max(compute, reference)),
+        "activations": passes["of a layer"],
+        "logits of a chunk": 2 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
+    }
+    updating = {
+        **resting,
+        "gradients": 0.0 if asked.offload_training else 4.0 * (shapes.policy.shard + shapes.value.shard),
+        "gathered weights": _gathered(shapes.policy, compute),
+        "gathered gradients": _gathered_gradients(shapes.policy, compute),
+        "activations": passes["kept"],
+        "logits of a chunk": 3 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
+        "gradient of the output layer": 4.0 * head,
+    }
+    engine = _engine(asked, shapes, hardware)
+    if asked.offload_training:
+        host["gradients"] = 4.0 * (shapes.policy.shard + shapes.value.shard)
+    if asked.engine.get("sleep_level") == 1:
+        host["sleeping engine's weights"] = engine["engine's weights"]
+    if asked.engine.get("sleep_level") == 0:  # it stays where it is
+        scoring, updating = scoring | engine, updating | engine
+    return Memory(sampling={**resting, **engine}, scoring=scoring, updating=updating, host=host)
+
+
+def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
+    """What lies in a GPU and in its host between passes."""
+    trained = shapes.policy.shard + shapes.value.shard
+    training = {"weights (policy, value)": 4.0 * trained, "Adam's averages": 8.0 * trained}
+    frozen = {"reference": float(BYTES[asked.reference_dtype] * shapes.policy.shard)}
+    device: Items = {"reserved": float(RESERVED_BYTES)}
+    host: Items = {}
+    (host if asked.offload_training else device).update(training)
+    (host if asked.offload_reference else device).update(frozen)
+    return device, host
+
+
+def _gathered(network: Network, size: int) -> float:
+    """The root's weights, the part that computes and the next one, which is fetched meanwhile."""
+    return float(size * (network.root + network.layer + max(network.layer, network.embeddings)))
+
+
+def _gathered_gradients(network: Network, size: int) -> float:
+    """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced."""
+    part = max(network.layer, network.embeddings)
+    return float(size * (network.root + part) + 4 * max(network.root, part))
+
+
+def _activations(asked: Asked, shapes: Shapes, size: int) -> Items:
+    """Of a pack: what one layer needs, and what is kept for the backward pass.
+
+    A layer keeps, for each token: its input, two norms' outputs and the attention's (4 hidden), queries and
+    the attention's output again (2 heads x head size), keys and values, and gate, up, their activation and
+    product (4 intermediate). Computed again, it keeps its input only.
+    """
+    heads = 2 * shapes.heads + 2 * shapes.key_value_heads
+    token = 4 * shapes.hidden + heads * shapes.head_size + 4 * shapes.intermediate
+    layer = float(size * asked.pack_tokens * token)
+    inputs = float(size * asked.pack_tokens * shapes.hidden * shapes.layers)
+    return {"of a layer": layer, "kept": inputs + layer if asked.recompute else layer * shapes.layers}
+
+
+def _engine(asked: Asked, shapes: Shapes, hardware: Hardware) -> Items:
+    share = float(asked.engine.get("gpu_memory_utilization", 0.5)) * hardware.memory_bytes
+    weights = engine_weight_bytes(asked, shapes)
+    return {"engine's weights": weights, "engine's cache and work space": max(0.0, share - weights)}
+
+
+def engine_weight_bytes(asked: Asked, shapes: Shapes) -> float:
+    """Of one rank's part of an engine."""
+    return shapes.policy.weights * BYTES[asked.engine.get("dtype", "float32")] / asked.ranks_per_engine
+
+
+def cache_bytes_per_token(asked: Asked, shapes: Shapes) -> float:
+    """Keys and values of one token, on one rank; heads are divided, but no rank has less than one."""
+    heads = max(1.0, shapes.key_value_heads / asked.ranks_per_engine)
+    return 2 * shapes.layers * heads * shapes.head_size * BYTES[asked.engine.get("dtype", "float32")]
+
+
+def cached_tokens(asked: Asked, shapes: Shapes, hardware: Hardware) -> float:
+    """Tokens that the cache of one engine holds, a tenth of its room left for the work space."""
+    room = 0.9 * _engine(asked, shapes, hardware)["engine's cache and work space"]
+    return room / cache_bytes_per_token(asked, shapes)

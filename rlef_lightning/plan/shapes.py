@@ -1,0 +1,116 @@
+"""Model folder, number of ranks -> the real sharded networks on the meta device, and their sizes on one rank.
+
+The process group is torch's own fake one of the run's size, so shard sizes are those that FSDP2 makes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+from transformers import AutoModel, AutoModelForCausalLM
+
+from rlef_lightning.errors import ConfigError
+from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.models.reading import local_part
+from rlef_lightning.models.sharding import decoder_layers, separate_parts, shard
+from rlef_lightning.models.skeleton import skeleton
+
+SETTING = "model.model_folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Numbers of weights of one network; rank 0 has the largest shards."""
+
+    weights: int
+    shard: int
+    """On rank 0."""
+    layer: int
+    """Of one decoder layer, which is gathered for its own pass."""
+    embeddings: int
+    """Gathered by themselves; 0 where they are the output layer, too."""
+    root: int
+    """Of what stays gathered during a pass: the output layer, the last norm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """Of policy (and reference, which is the same) and value network, and of the transformer."""
+
+    policy: Network
+    value: Network
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    vocabulary: int
+    context: int
+
+
+def shapes(model_folder: str, ranks: int) -> Shapes:
+    """Builds and shards; takes no memory for weights. Raises CheckpointError, ConfigError."""
+    model = skeleton(AutoModelForCausalLM, model_folder, torch.float32, SETTING)
+    backbone = skeleton(AutoModel, model_folder, torch.float32, SETTING)
+    with fake_ranks(ranks) as mesh:
+        policy = measured(PolicyNetwork(model), model, mesh)
+        value = measured(ValueNetwork(backbone, seed=0), backbone, mesh)
+    config: Any = model.config.get_text_config()
+    heads = config.num_attention_heads
+    return Shapes(
+        policy=policy,
+        value=value,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=heads,
+        key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocabulary=config.vocab_size,
+        context=getattr(config, "max_position_embeddings", 0),
+    )
+
+
+def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
+    """Shards the network and counts."""
+    layers = list(map(size_of, decoder_layers(model)))
+    parts = sum(map(size_of, separate_parts(model)))
+    total = size_of(network)
+    shard(network, model, mesh)
+    if not isinstance(network, FSDPModule):
+        raise ConfigError(f"{type(model).__name__} could not be sharded")
+    return Network(
+        weights=total,
+        shard=sum(local_part(weight)[0].numel() for weight in network.parameters()),
+        layer=max(layers),
+        embeddings=parts - sum(layers),
+        root=total - parts,
+    )
+
+
+def size_of(module: nn.Module) -> int:
+    """Number of weights."""
+    return sum(weight.numel() for weight in module.parameters())
+
+
+@contextmanager
+def fake_ranks(size: int) -> Iterator[DeviceMesh]:
+    """A mesh of `size` ranks of which this process is the first; nothing is ever sent."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    if dist.is_initialized():
+        raise ConfigError("a plan needs a process without a process group")
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
+    try:
+        yield init_device_mesh("cpu", (size,), mesh_dim_names=("data_parallel",))
+    finally:
+        dist.destroy_process_group()

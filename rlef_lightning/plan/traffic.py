@@ -1,0 +1,102 @@
+"""Shapes, batches -> bytes that each GPU moves, and seconds of each phase from stated figures.
+
+Ring collectives: a gathering of B bytes over n ranks brings B (n - 1) / n to each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlef_lightning.plan.asked import Asked
+from rlef_lightning.plan.batches import Batches, Lengths
+from rlef_lightning.plan.hardware import COMPUTE_SHARE, MEMORY_SHARE, NETWORK_SHARE, Hardware
+from rlef_lightning.plan.memory import BYTES, cache_bytes_per_token, cached_tokens, engine_weight_bytes
+from rlef_lightning.plan.shapes import Shapes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Bytes that one GPU receives."""
+
+    gather_per_step: float
+    """All-gathers of an optimizer step: each network forwards and backwards, for every pack."""
+    reduce_per_step: float
+    """Reduce-scatters of gradients, for every pack."""
+    gather_for_scoring: float
+    """All-gathers of an epoch's scoring: three networks, forwards, for every pack."""
+    sync_per_epoch: float
+    """All-gather of the policy in float32, for the engines."""
+
+
+def traffic(asked: Asked, shapes: Shapes, plan: Batches) -> Traffic:
+    """Of rank 0."""
+    part = (asked.ranks - 1) / asked.ranks
+    compute = BYTES[asked.compute_dtype or "float32"]
+    trained = shapes.policy.weights + shapes.value.weights
+    packs = plan.packs_per_rank
+    scored = compute * trained + BYTES[asked.reference_dtype] * shapes.policy.weights
+    return Traffic(
+        gather_per_step=2.0 * packs * compute * trained * part,
+        reduce_per_step=4.0 * packs * trained * part,
+        gather_for_scoring=packs * asked.minibatches * scored * part,
+        sync_per_epoch=4.0 * shapes.policy.weights * part,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Of one epoch; estimates from stated figures, not measurements."""
+
+    sampling: float
+    scoring: float
+    updating: float
+    sync: float
+
+    @property
+    def epoch(self) -> float:
+        """The phases one after the other."""
+        return self.sampling + self.scoring + self.updating + self.sync
+
+
+def seconds(
+    asked: Asked, shapes: Shapes, plan: Batches, moved: Traffic, lengths: Lengths, hardware: Hardware
+) -> Seconds:
+    """Products and messages overlap, so the slower of the two counts."""
+    wire = _bytes_per_s(asked, hardware)
+    peak = hardware.flops_per_s if asked.compute_dtype == "bfloat16" else hardware.float32_flops_per_s
+    compute = COMPUTE_SHARE * peak * asked.ranks
+    tokens = asked.episodes * lengths.sequence
+    trained = shapes.policy.weights + shapes.value.weights
+    forward = 2.0 * tokens * (trained + shapes.policy.weights)
+    both = (8.0 if asked.recompute else 6.0) * tokens * trained
+    steps = moved.gather_per_step + moved.reduce_per_step
+    return Seconds(
+        sampling=_sampling(asked, shapes, lengths, hardware),
+        scoring=max(forward / compute, moved.gather_for_scoring / wire),
+        updating=max(both / compute, asked.minibatches * steps / wire),
+        sync=moved.sync_per_epoch / wire,
+    )
+
+
+def _bytes_per_s(asked: Asked, hardware: Hardware) -> float:
+    """The slowest link of a ring over all ranks."""
+    full = hardware.link_bytes_per_s if asked.nodes == 1 else hardware.network_bytes_per_s
+    return NETWORK_SHARE * full
+
+
+def at_once(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> float:
+    """Sequences that one engine samples at the same time."""
+    engines = asked.ranks / asked.ranks_per_engine
+    room = cached_tokens(asked, shapes, hardware) / lengths.sequence
+    limits = (int(asked.engine.get("max_sequences", 256)), asked.max_in_flight, asked.episodes / engines)
+    return max(1.0, min(room, *limits))
+
+
+def _sampling(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> float:
+    """Each step reads the weights and the cache of the running sequences once: memory decides."""
+    running = at_once(asked, shapes, lengths, hardware)
+    read = engine_weight_bytes(asked, shapes)
+    read += running * 0.5 * lengths.sequence * cache_bytes_per_token(asked, shapes)
+    step_s = read / (MEMORY_SHARE * hardware.memory_bytes_per_s)
+    engines = asked.ranks / asked.ranks_per_engine
+    return asked.episodes * lengths.sampled / (engines * running) * step_s

@@ -1,0 +1,143 @@
+"""In which order vLLM is called: sleep, wake, sync, close. With a stand-in for vLLM, which needs no GPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rlef_lightning.errors import EngineError
+from rlef_lightning.generation import SharedEngine, SleepingEngine, VLLMEngine, vllm_ranks
+from rlef_lightning.generation.vllm_ranks import rank_arguments
+
+
+class NotingLLM:
+    """In the place of vllm.LLM: notes what is called."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.llm_engine = SimpleNamespace(
+            collective_rpc=self._reload, reset_prefix_cache=lambda: self.calls.append("reset prefixes")
+        )
+
+    def _reload(self, method: str, kwargs: dict[str, Any]) -> None:
+        self.calls.append((method, [name for name, _ in kwargs["weights_iterator"]]))
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {tags}")
+
+
+def engine_with(llm: NotingLLM, **options: Any) -> VLLMEngine:
+    engine = VLLMEngine(**options)
+    engine._llm = llm
+    return engine
+
+
+def weights() -> list[tuple[str, torch.Tensor]]:
+    return [("a", torch.zeros(1)), ("b", torch.zeros(1))]
+
+
+SYNC = [("reload_weights", ["a", "b"]), "reset prefixes"]
+WOKEN = ["wake ['weights']", ("reload_weights", ["a", "b"]), "wake ['kv_cache']", "reset prefixes"]
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_it_wakes_weights_first_and_the_cache_when_they_are_there(level: Any) -> None:
+    llm = NotingLLM()
+    engine = engine_with(llm, sleep_level=level)
+    engine.sync_weights(weights())  # awake after the start
+    engine.sleep()
+    engine.sleep()  # it sleeps already
+    engine.sync_weights(weights())
+    assert llm.calls == [*SYNC, f"sleep {level}", *WOKEN]
+    assert engine.policy_version == 2
+
+
+def test_an_engine_that_must_not_sleep_stays_awake() -> None:
+    llm = NotingLLM()
+    engine = engine_with(llm, sleep_level=0)
+    engine.sleep()
+    engine.sync_weights(weights())
+    assert llm.calls == SYNC
+
+
+@pytest.mark.parametrize(("cuda", "level"), [(True, 2), (False, 0)])
+def test_it_sleeps_by_default_where_vllm_can(monkeypatch: pytest.MonkeyPatch, cuda: bool, level: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    engine = VLLMEngine()
+    assert engine._sleep_level() == level
+    assert engine._arguments()["enable_sleep_mode"] is cuda
+
+
+def test_memory_that_is_gone_at_waking_is_an_error_that_names_the_options() -> None:
+    llm = NotingLLM()
+    engine = engine_with(llm, sleep_level=2)
+    engine.sleep()
+
+    def full(tags: list[str]) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    llm.wake_up = full  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match=r"take back its memory \(weights\): CUDA out of memory") as failure:
+        engine.sync_weights(weights())
+    assert "data.engine.init_args.gpu_memory_utilization" in str(failure.value)
+    assert engine.policy_version == 0
+
+
+def test_torchs_free_memory_is_released_before_each_waking(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = NotingLLM()
+    engine = engine_with(llm, sleep_level=2)
+    engine.sleep()
+    monkeypatch.setattr(vllm_ranks, "release_cached_memory", lambda: llm.calls.append("release"))
+    engine.sync_weights(weights())
+    assert llm.calls == ["sleep 2", "release", *WOKEN[:2], "release", *WOKEN[2:]]
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_closing_frees_vllms_groups_and_not_the_trainers(
+    monkeypatch: pytest.MonkeyPatch, owned: bool
+) -> None:
+    freed: list[Any] = []
+    monkeypatch.setattr(vllm_ranks, "shut_down", lambda llm, *, owned: freed.append((llm, owned)))
+    llm = NotingLLM()
+    engine = engine_with(llm)
+    engine._owns_groups = owned
+    engine.close()
+    engine.close()
+    assert freed == [(llm, owned)]
+
+
+def test_it_can_sleep_and_be_shared() -> None:
+    engine: Any = VLLMEngine(ranks_per_engine=2)
+    assert isinstance(engine, SleepingEngine)
+    assert isinstance(engine, SharedEngine)
+    assert engine.ranks_per_engine == 2
+
+
+def test_a_rank_with_an_engine_of_its_own_plays_itself() -> None:
+    assert VLLMEngine().lead(lambda: "played") == "played"
+
+
+def test_a_process_alone_needs_no_launcher() -> None:
+    assert rank_arguments(1) == {}
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(4, 3), (1, 2)])
+def test_ranks_that_cannot_be_divided_into_engines_are_refused(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, parts: int
+) -> None:
+    monkeypatch.setattr(vllm_ranks, "world_size", lambda: ranks)
+    with pytest.raises(EngineError, match=rf"{ranks} processes cannot form engines of {parts} ranks"):
+        rank_arguments(parts)
+
+
+def test_ranks_of_one_engine_do_not_schedule_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_ranks, "world_size", lambda: 4)
+    launcher = {"distributed_executor_backend": "external_launcher"}
+    assert rank_arguments(1) == {**launcher, "tensor_parallel_size": 1}
+    assert rank_arguments(2) == {**launcher, "tensor_parallel_size": 2, "async_scheduling": False}

@@ -1,0 +1,234 @@
+"""Plans: sizes of known models, arithmetic by hand, and every finding for a config that deserves it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from rlef_lightning.errors import ConfigError
+from rlef_lightning.models.building import Place, build_policy
+from rlef_lightning.plan.advice import findings
+from rlef_lightning.plan.asked import Asked, _devices
+from rlef_lightning.plan.batches import Lengths, batches
+from rlef_lightning.plan.command import make_plan
+from rlef_lightning.plan.hardware import HARDWARE, RESERVED_BYTES
+from rlef_lightning.plan.memory import cache_bytes_per_token, engine_weight_bytes, memory
+from rlef_lightning.plan.page import in_bytes, show
+from rlef_lightning.plan.shapes import Shapes, shapes
+from rlef_lightning.plan.traffic import traffic
+from tests.two_ranks import on_two_ranks
+
+ARCHITECTURES = Path(__file__).parents[3] / "configs" / "architectures"
+H100 = HARDWARE["h100-80gb"]
+LENGTHS = Lengths(prompt=1000.0, response=500.0, feedback=100.0, turns=2.0)
+ASKED = Asked(
+    model_folder=str(ARCHITECTURES / "llama-3.1-8b"),
+    devices=8,
+    nodes=1,
+    strategy="ModelParallelStrategy",
+    data_parallel_size=8,
+    distributed_checkpoint=True,
+    reload_every=1,
+    max_epochs=3000,
+    warmup_steps=50,
+    pack_tokens=8192,
+    reference_dtype="bfloat16",
+    compute_dtype="bfloat16",
+    recompute=True,
+    offload_reference=False,
+    offload_training=False,
+    problems_per_epoch=1024,
+    samples_per_problem=1,
+    turn_limit=3,
+    max_response_tokens=2048,
+    minibatches=4,
+    max_in_flight=64,
+    engine={
+        "dtype": "bfloat16",
+        "max_context_tokens": 8192,
+        "ranks_per_engine": 1,
+        "max_sequences": 32,
+        "gpu_memory_utilization": 0.5,
+    },
+    workers=64,
+)
+
+
+@pytest.fixture(scope="module")
+def eight() -> Shapes:
+    return shapes(ASKED.model_folder, 8)
+
+
+def test_sizes_of_known_models(eight: Shapes) -> None:
+    # Llama 3.1 8B: 32 layers of 4096^2 x 2 (queries, output) + 4096 x 1024 x 2 (keys, values)
+    # + 4096 x 14336 x 3 (MLP) + 4096 x 2 (norms), two tables of 128256 x 4096, a last norm.
+    layer = 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336 + 2)
+    table = 128256 * 4096
+    assert eight.policy.layer == layer == 218_112_000
+    assert eight.policy.weights == 32 * layer + 2 * table + 4096 == 8_030_261_248
+    assert eight.policy.embeddings == table
+    assert eight.policy.root == table + 4096
+    assert eight.value.weights == 32 * layer + table + 4096 + 4096 + 1
+    # Every row count is divisible by 8 but the value head's single row and its bias, which rank 0 has.
+    assert eight.policy.shard == 8_030_261_248 // 8
+    assert eight.value.shard == (32 * layer + table + 4096) // 8 + 4096 + 1
+
+
+@pytest.mark.slow
+def test_seventy_billion_over_64_ranks() -> None:
+    found = shapes(str(ARCHITECTURES / "llama-3.1-70b"), 64)
+    assert found.policy.weights == 70_553_706_496
+    assert found.policy.shard == 70_553_706_496 // 64
+
+
+def held_by_a_rank(rank: int, folder: str, planned: int) -> None:
+    policy = build_policy(folder, Place(mesh=init_device_mesh("cpu", (2,))))
+    if rank == 0:
+        assert sum(weight.to_local().numel() for weight in policy.parameters()) == planned
+
+
+@pytest.mark.slow
+def test_planned_shards_are_those_of_real_ranks(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=24, intermediate_size=37, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    on_two_ranks(held_by_a_rank, str(tmp_path), shapes(str(tmp_path), 2).policy.shard)
+
+
+def test_from_problems_to_steps() -> None:
+    plan = batches(ASKED, LENGTHS)
+    assert (plan.episodes, plan.most_responses, plan.steps) == (1024, 3072, 12_000)
+    assert (plan.sequences_per_step, plan.sequences_per_rank) == (256, 32)
+    # 1000 + 2 x 500 + 100 = 2100 tokens; 32 x 2100 / 8192 = 8.2
+    assert LENGTHS.sequence == 2100
+    assert plan.packs_per_rank == 9
+
+
+def test_memory_item_by_item(eight: Shapes) -> None:
+    held = memory(ASKED, eight, H100)
+    trained = eight.policy.shard + eight.value.shard
+    assert held.updating["weights (policy, value)"] == 4 * trained
+    assert held.updating["Adam's averages"] == 8 * trained
+    assert held.updating["gradients"] == 4 * trained
+    assert held.updating["reference"] == 2 * eight.policy.shard
+    assert held.updating["reserved"] == RESERVED_BYTES
+    # bfloat16: the root (output layer, norm), a layer, and the embeddings, which are larger than a layer
+    table, layer = 128256 * 4096, 218_112_000
+    assert held.updating["gathered weights"] == 2 * (table + 4096 + layer + table)
+    # 32 layers' inputs of 4096, and one layer: 4 x 4096 + (64 + 16) x 128 + 4 x 14336 numbers a token
+    assert held.updating["activations"] == 2 * 8192 * (32 * 4096 + 4 * 4096 + 80 * 128 + 4 * 14336)
+    # an engine for each rank: all weights in bfloat16, together with its cache half of 80 GB
+    assert held.sampling["engine's weights"] == 2 * 8_030_261_248
+    engine = held.sampling["engine's weights"] + held.sampling["engine's cache and work space"]
+    assert engine == pytest.approx(40e9)
+    assert "gradients" not in held.sampling
+
+
+def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
+    plain = memory(ASKED, eight, H100)
+    moved = memory(replace(ASKED, offload_training=True, offload_reference=True), eight, H100)
+    trained = eight.policy.shard + eight.value.shard
+    assert sum(moved.host.values()) == 16 * trained + 2 * eight.policy.shard
+    assert plain.total("updating") - moved.total("updating") == sum(moved.host.values())
+
+
+def test_activations_that_are_kept(eight: Shapes) -> None:
+    again = memory(ASKED, eight, H100).updating["activations"]
+    kept = memory(replace(ASKED, recompute=False), eight, H100).updating["activations"]
+    assert kept == 2 * 8192 * 32 * (4 * 4096 + 80 * 128 + 4 * 14336) > 10 * again
+
+
+def test_engines_over_several_ranks(eight: Shapes) -> None:
+    four = replace(ASKED, engine={**ASKED.engine, "ranks_per_engine": 4})
+    assert engine_weight_bytes(four, eight) == engine_weight_bytes(ASKED, eight) / 4
+    # keys and values: 2 x 32 layers x 8 heads x 128 x 2 bytes
+    assert cache_bytes_per_token(ASKED, eight) == 2 * 32 * 8 * 128 * 2
+    assert cache_bytes_per_token(four, eight) == 2 * 32 * 2 * 128 * 2
+    sixteen = replace(ASKED, engine={**ASKED.engine, "ranks_per_engine": 16})
+    assert cache_bytes_per_token(sixteen, eight) == 2 * 32 * 1 * 128 * 2
+
+
+def test_traffic_of_a_step(eight: Shapes) -> None:
+    moved = traffic(ASKED, eight, batches(ASKED, LENGTHS))
+    trained = eight.policy.weights + eight.value.weights
+    # 9 packs; weights in bfloat16 forwards and backwards, gradients in float32; 7 of 8 parts come from others
+    assert moved.gather_per_step == pytest.approx(9 * 2 * 2 * trained * 7 / 8)
+    assert moved.reduce_per_step == pytest.approx(9 * 4 * trained * 7 / 8)
+    assert moved.sync_per_epoch == pytest.approx(4 * eight.policy.weights * 7 / 8)
+
+
+def said(asked: Asked, sizes: Shapes) -> str:
+    plan = batches(asked, LENGTHS)
+    found = findings(asked, sizes, plan, memory(asked, sizes, H100), H100)
+    return "\n".join(f"{one.kind}: {one.text}" for one in found)
+
+
+def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
+    assert said(ASKED, eight) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "engine", "text"),
+    [
+        ({"strategy": "DDPStrategy"}, {}, "wrong: trainer.strategy is DDPStrategy with 8 processes"),
+        ({"data_parallel_size": 4}, {}, "wrong: trainer.strategy.init_args.data_parallel_size is 4 of 8"),
+        ({"reload_every": 0}, {}, "wrong: trainer.reload_dataloaders_every_n_epochs is 0"),
+        ({"pack_tokens": 4096}, {}, "wrong: model.pack_tokens=4096 is less than the longest episode"),
+        ({"minibatches": 2000}, {}, "wrong: data.minibatches_per_epoch=2000 is more than 1024 episodes"),
+        ({"max_response_tokens": 8192}, {}, "leaves no room for a prompt"),
+        ({"pack_tokens": 1 << 17}, {}, "wrong: updating needs"),
+        ({"recompute": False}, {}, "model.recompute_activations"),
+        ({}, {"ranks_per_engine": 3}, "ranks_per_engine=3 does not divide 8 processes"),
+        ({}, {"max_context_tokens": 1 << 20}, "is beyond the model's 131072"),
+        ({}, {"gpu_memory_utilization": 0.9}, "wrong: sampling needs"),
+        ({}, {"gpu_memory_utilization": 0.1}, "wrong: an engine's weights take 15.0 GiB"),
+        ({}, {"gpu_memory_utilization": 0.21}, "cache holds"),
+        ({}, {"max_sequences": 512}, "lower data.engine.init_args.max_sequences"),
+        ({}, {"dtype": "float32"}, "doubtful: data.engine.init_args.dtype is float32"),
+        ({"compute_dtype": None}, {}, "doubtful: model.compute_dtype is float32"),
+        ({"warmup_steps": 12_000}, {}, "doubtful: model.warmup_steps=12000, and the run has 12000 steps"),
+        ({"minibatches": 256}, {}, "doubtful: a mini-batch has 4 episodes for 8 ranks"),
+        ({"max_epochs": None}, {}, "doubtful: trainer.max_epochs is not set"),
+    ],
+)
+def test_findings(eight: Shapes, changes: dict[str, Any], engine: dict[str, Any], text: str) -> None:
+    asked = replace(ASKED, **changes, engine={**ASKED.engine, **engine})
+    assert text in said(asked, eight)
+
+
+def test_a_checkpoint_in_one_file_that_no_host_holds() -> None:
+    config = replace(ASKED, model_folder=str(ARCHITECTURES / "llama-3.1-8b"), distributed_checkpoint=False)
+    sizes = shapes(config.model_folder, 8)
+    large = replace(sizes, policy=replace(sizes.policy, weights=150_000_000_000))
+    assert "doubtful: a checkpoint in one file brings" in said(config, large)
+
+
+def test_the_plan_is_plain_and_can_be_shown() -> None:
+    plan = make_plan(ASKED, H100, LENGTHS)
+    assert json.loads(json.dumps(plan)) == plan
+    text = io.StringIO()
+    show(plan, Console(file=text, width=120))
+    for word in ("Memory of each GPU (74.5 GiB)", "12000", "nothing that will not fit", "assumed: h100-80gb"):
+        assert word in text.getvalue()
+
+
+def test_bytes_for_people() -> None:
+    assert [in_bytes(value) for value in (999, 1.5e3, 2e6, 1.5e9, 3e12)] == [
+        "999 B", "1.5 kB", "2.0 MB", "1.5 GB", "3.0 TB",
+    ]  # fmt: skip
+
+
+def test_devices_must_be_a_number() -> None:
+    assert (_devices(8), _devices("4"), _devices([0, 1])) == (8, 4, 2)
+    with pytest.raises(ConfigError, match="a plan needs the number of GPUs"):
+        _devices("auto")

@@ -1,0 +1,191 @@
+"""Two ranks with sharded networks score and train as one process with whole ones does."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.module import RLEFModule
+from rlef_lightning.ranks import Ranks
+from rlef_lightning.types import Completion, Episode, Report, StopReason, TestResult, Turn, Verdict
+from tests.two_ranks import on_two_ranks
+
+pytestmark = pytest.mark.slow
+
+VOCABULARY, PACK_TOKENS, STEPS = 61, 40, 2
+
+
+def model_folder(path: Path, *, tied: bool) -> str:
+    """A random Llama of three layers."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+        tie_word_embeddings=tied,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    return str(path)
+
+
+def episodes(count: int) -> list[Episode]:
+    """Of one turn each, 5 to 30 tokens long; every third one fails."""
+    draw = torch.Generator().manual_seed(3)
+    return [_episode(number, draw) for number in range(count)]
+
+
+def _episode(number: int, draw: torch.Generator) -> Episode:
+    length = int(torch.randint(5, 31, (1,), generator=draw))
+    ids = tuple(torch.randint(VOCABULARY, (length,), generator=draw).tolist())
+    verdict = Verdict.ACCEPTED if number % 3 else Verdict.WRONG_ANSWER
+    result = TestResult(verdict=verdict, stdout="", stderr="", cpu_s=0.0, wall_s=0.0, peak_memory_bytes=0)
+    report = Report(results=(result,))
+    completion = Completion(
+        token_ids=ids[3:], logprobs=(-4.0,) * (length - 3), finish_reason="stop", policy_version=1
+    )
+    turn = Turn(
+        prompt_token_ids=ids[:3],
+        completion=completion,
+        response="",
+        code="pass",
+        public_report=report,
+        feedback=None,
+    )
+    return Episode(
+        problem_id=f"p{number}",
+        sample_index=0,
+        seed=number,
+        turns=(turn,),
+        private_report=report,
+        stop_reason=StopReason.TURN_LIMIT,
+    )
+
+
+def trained(folder: str, ranks: Ranks) -> tuple[RLEFModule, Any, dict[str, float]]:
+    """A module after two optimizer steps, what it scored before, and what it logged."""
+    module = RLEFModule(folder, learning_rate=1e-3, warmup_steps=1, pack_tokens=PACK_TOKENS)
+    if ranks.size > 1:
+        module._device_mesh = init_device_mesh("cpu", (ranks.size, 1), mesh_dim_names=("data_parallel", "tp"))
+    module.configure_model()
+    scored = module.score(episodes(11), 1.0, ranks)
+    options = module.configure_optimizers()
+    steps = make_minibatches(scored.samples, STEPS, PACK_TOKENS, 0, rank=ranks.rank, ranks=ranks.size)
+    logged: dict[str, float] = {}
+    for number, batch in enumerate(steps):
+        _step(module, batch, options, logged, last=number == STEPS - 1)
+    return module, scored, logged
+
+
+def _step(
+    module: RLEFModule, batch: MiniBatch, options: Any, logged: dict[str, float], *, last: bool
+) -> None:
+    module.optimizers = lambda: options["optimizer"]  # type: ignore[method-assign,assignment,return-value]
+    module.lr_schedulers = lambda: options["lr_scheduler"]  # type: ignore[method-assign]
+    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign,assignment]
+    module.log_dict = lambda numbers, **how: logged.update(numbers)  # type: ignore[method-assign,assignment]
+    module._trainer = SimpleNamespace(is_last_batch=last)  # type: ignore[assignment]
+    module.training_step(batch, 0)
+
+
+def alone(folder: str) -> dict[str, Any]:
+    """What one process comes to."""
+    module, scored, logged = trained(folder, Ranks())
+    return {
+        "samples": scored.samples,
+        "metrics": scored.metrics,
+        "logged": {name: number for name, number in logged.items() if not name.endswith("_per_s")},
+        "weights": {name: weight.detach() for name, weight in module.named_parameters()},
+        "engine": dict(module.engine_weights()),
+    }
+
+
+def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
+    for folder, one in expected.items():
+        module, scored, logged = trained(folder, Ranks(60.0))
+        for sample, whole in zip(scored.samples, one["samples"], strict=True):
+            assert sample.token_ids == whole.token_ids
+            assert sample.policy_logprobs == pytest.approx(whole.policy_logprobs, abs=1e-5)
+            assert [span.advantage for span in sample.spans] == pytest.approx(
+                [span.advantage for span in whole.spans], abs=1e-4
+            )
+        assert scored.metrics == pytest.approx(one["metrics"], abs=1e-5)
+        timeless = {name: logged[name] for name in one["logged"]}
+        assert timeless == pytest.approx(one["logged"], abs=1e-5, rel=1e-4)
+        assert min(timeless["train/gradient_norm_policy"], timeless["train/gradient_norm_value"]) > 0.01
+        for name, shard in module.named_parameters():
+            assert isinstance(shard, DTensor)  # resharded after every pass
+            # Adam makes steps of 1e-3 of the smallest gradients, rounding and all. Their size is in the norms.
+            torch.testing.assert_close(shard.full_tensor(), one["weights"][name], atol=5e-5, rtol=1e-5)
+        _weights_for_the_engine_are_whole(module, one["engine"])
+        _no_more_than_a_layer_is_whole(module, one["engine"])
+
+
+def _no_more_than_a_layer_is_whole(module: RLEFModule, expected: dict[str, torch.Tensor]) -> None:
+    sizes: dict[str, int] = {}
+    for name, weight in expected.items():
+        sizes[prefix(name)] = sizes.get(prefix(name), 0) + weight.nbytes
+    largest, second = sorted(sizes.values(), reverse=True)[:2]
+    assert largest < 0.4 * sum(sizes.values())
+    # When a layer's last tensor is let go, the next one's first is there already.
+    assert largest <= peak_bytes(module) <= largest + second
+
+
+def peak_bytes(module: RLEFModule) -> int:
+    """Most bytes of gathered weights at a time, for an engine that keeps a layer's until all are there."""
+    live = peak = 0
+
+    def gone(size: int) -> None:
+        nonlocal live
+        live -= size
+
+    layer: dict[str, torch.Tensor] = {}
+    for name, weight in module.engine_weights():
+        if layer and prefix(name) != prefix(next(iter(layer))):
+            layer.clear()
+        size = weight.untyped_storage().nbytes()
+        weakref.finalize(weight, gone, size)
+        live += size
+        peak = max(peak, live)
+        layer[name] = weight
+        del weight
+    return peak
+
+
+def _weights_for_the_engine_are_whole(module: RLEFModule, expected: dict[str, torch.Tensor]) -> None:
+    assert sum(isinstance(part, FSDPModule) for part in module.policy.modules()) == 4  # 3 layers and the root
+    module.sequence_logprobs([[1, 2, 3]])  # leaves the root whole, if nobody reshards it
+    held = sum(weight.to_local().numel() for weight in module.policy.parameters())
+    assert held < 0.6 * sum(weight.numel() for weight in module.policy.parameters())
+    names = []
+    for name, weight in module.engine_weights():
+        assert not isinstance(weight, DTensor)
+        torch.testing.assert_close(weight, expected[name], atol=5e-5, rtol=1e-5)
+        names.append(name)
+    assert names == list(expected)
+    assert "lm_head.weight" in names  # also where it is the embedding
+
+
+def test_two_ranks_train_like_one(tmp_path: Path) -> None:
+    folders = [model_folder(tmp_path / name, tied=name == "tied") for name in ("untied", "tied")]
+    on_two_ranks(compare, {folder: alone(folder) for folder in folders})
+
+
+def prefix(name: str) -> str:
+    """The layer of a weight: model.layers.2, or what is outside of the layers by its own name."""
+    parts = name.split(".")
+    return ".".join(parts[:3]) if parts[1] == "layers" else name
