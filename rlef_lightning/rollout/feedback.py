@@ -1,4 +1,4 @@
-"""Problem + Report -> what the model is told: the truth, or, for the ablations, somebody else's or nothing."""
+"""Problem + Report -> what the model is told: the truth, or, in ablations, somebody else's or nothing."""
 
 from __future__ import annotations
 

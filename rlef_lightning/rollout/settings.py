@@ -24,8 +24,8 @@ class PlaySettings:
     samples_per_problem: int = 1
     """Episodes of each problem."""
     feedback: Feedback = "own"
-    """"own": of the program itself; "random": of a wrong program of another problem; "none": the model is only
-    asked for another try, whatever its program did, until the turn limit (the paper's ablations)."""
+    """"own": of the program itself; "random": of a wrong program of another problem; "none": the model is
+    only asked for another try, whatever its program did, until the turn limit (the paper's ablations)."""
     cut_responses: CutResponses = "invalid"
     """A response that the length limit cut: "invalid": has no valid code, whatever stands in it; "read": its
     program counts if the block was closed."""

@@ -126,8 +126,7 @@ async def cpu_s_per_turn(
         ReadyExecutor(),
         chat,
         Prompts(),
-        # Whatever grows with the number of episodes in flight shall show.
-        Pace(max_in_flight=episodes),
+        Pace(),
     )
     settings = PlaySettings(turn_limit=3)
     gc.collect()

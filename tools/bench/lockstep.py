@@ -1,4 +1,4 @@
-"""Problems -> a number of sampled tokens, the way the collector does not do it: all generate, all execute, repeat.
+"""Problems -> sampled tokens, the way the collector does not do it: all generate, all execute, repeat.
 
 The yardstick of `lockstep_ratio`: the same engine, executor, chat and wording, and one LLM.generate call
 for each turn of all episodes.
@@ -15,7 +15,7 @@ from rlef_lightning.dialogue import ChatFormat, Prompts, extract_code, render_fe
 from rlef_lightning.execution import Executor
 from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.types import Problem, Report, Sampling
-from tools.bench.parts import ExactEngine
+from tools.bench.parts import ExactEngine, exact_length
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +40,7 @@ async def play_in_lockstep(
     live = [(p, chat.first_prompt(render_first_message(prompts, p.statement))) for p in problems]
     for turn in range(turn_limit):
         began = time.perf_counter()
-        lengths = [engine.length(sampling, derive_seed(problem.id, turn)) for problem, _ in live]
+        lengths = [exact_length(sampling, derive_seed(problem.id, turn)) for problem, _ in live]
         prompts_now = [prompt for _, prompt in live]
         completions = engine.plain(list(zip(prompts_now, lengths, strict=True)))
         spent.tokens += sum(map(len, completions))

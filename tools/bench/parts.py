@@ -77,7 +77,7 @@ def endless_folder(folder: Path, model: str) -> str:
 
 
 def weights(model: str, folder: Path) -> list[tuple[str, Any]]:
-    """The tiny model's tensors, or random ones in the shape of the folder's config, on the engine's device."""
+    """The tiny model's tensors, or random ones in the shape of the folder's config, on its device."""
     import torch
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -101,11 +101,16 @@ def engine_options(model: str, sequences: int) -> dict[str, Any]:
     }
 
 
+def exact_length(sampling: Sampling, seed: int) -> int:
+    """Tokens of the response with this seed: even between half of `max_response_tokens` and all of it."""
+    most = sampling.max_response_tokens
+    return most // 2 + seed % (most - most // 2) + 1
+
+
 class ExactEngine(VLLMEngine):
     """VLLMEngine whose responses have a length that their seed decides, and which keeps what it was asked.
 
-    Lengths are even between half of `max_response_tokens` and all of it, so that requests end at
-    different steps. Start it on an `endless_folder`, without stop tokens.
+    They differ, so that requests end at different steps. Start it on an `endless_folder` without stop tokens.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -127,16 +132,11 @@ class ExactEngine(VLLMEngine):
         self.cached_tokens += output.num_cached_tokens or 0
         super()._finish(output)
 
-    def length(self, sampling: Sampling, seed: int) -> int:
-        """Tokens of the response that is drawn by this seed."""
-        most = sampling.max_response_tokens
-        return most // 2 + seed % (most - most // 2) + 1
-
     def submit(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
     ) -> asyncio.Future[Completion]:
         """As in VLLMEngine, with the length of the seed."""
-        length = self.length(sampling, seed)
+        length = exact_length(sampling, seed)
         self.requests.append((tuple(prompt_token_ids), length))
         return super().submit(prompt_token_ids, replace(sampling, max_response_tokens=length), seed)
 
@@ -155,7 +155,7 @@ class ExactEngine(VLLMEngine):
 
 
 class FirstAnswerChat(ChatFormat):
-    """A chat that reads a response up to its first end of turn: what an engine without stop tokens adds is noise."""
+    """A chat that reads a response up to its first end of turn: the engine has no stop tokens."""
 
     def decode(self, completion_ids: Sequence[int]) -> str:
         """The text of the answer alone."""

@@ -3,25 +3,27 @@
 Prints one JSON object last. A ratio is the median of those of several rounds; each round measures both sides,
 one after the other, because the speed of a machine that does other things drifts.
 
-    efficiency            tokens per second of multi-turn episodes with real execution, over those of one call of
-                          `LLM.generate` with the same contexts and lengths (all turns' prompts at once, no seeds,
-                          no log-probabilities). Engine on one core, execution on another, in both
+    efficiency            tokens per second of multi-turn episodes with real execution, over those of one
+                          call of `LLM.generate` with the same contexts and lengths (all turns' prompts at
+                          once, no seeds, no log-probabilities). Engine on one core, execution on another,
+                          in both
     lockstep_ratio        tokens per second of the collector, over those of all generate, all execute, repeat
                           (lockstep.py), where every tenth program is a loop that runs to a limit of 2 s
     overhead_ms_per_turn  CPU time of the collector for one turn at 1,000 prompt tokens, over an engine and an
                           executor that cost nothing (collector_cost.py)
-    growth_64_to_4096     the same cost with 4,096 episodes, all in flight, over that with 64
+    growth_64_to_4096     the same cost with 4,096 episodes, 256 of them in flight at a time, over that with 64
     sync_ratio            a weight sync, over a plain copy of the same tensors
     prefix_hit_rate       share of the prompts' tokens that the engine had cached, with 8 episodes a problem
 
 The model is tools/tiny_model/model without an end of sequence, so that lengths are exact: responses are even
 between half and all of `--response-tokens` (256 for the lock-step, whose responses are longer so that
 sampling takes about as long as execution; `lockstep_bound` is the most that the ratio could be). What it
-samples after its answer is not read. For the lock-step the chat reads a program of ours out of every response.
+samples after its answer is not read. For the lock-step the chat reads a program of ours out of every
+response, whatever was sampled.
 
-With --gpu the model has the shape of Llama 3.2 1B with random weights, in bfloat16, on no particular cores, and
-the chat reads a quick program out of every response; `sync_gb_per_s` is then what the sync moves. --dry-run
-does the same with a small shape on the CPU.
+With --gpu the model has the shape of Llama 3.2 1B with random weights, in bfloat16, on no particular cores,
+and the chat reads a quick program out of every response; `sync_gb_per_s` is then what the sync moves.
+--dry-run does the same with a small shape on the CPU.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from tools.bench.lockstep import play_in_lockstep
 Round = dict[str, float]
 SLOW_EVERY = 10
 LIMIT_S = 2.0
+PARTS = ("cost", "sync", "efficiency", "lockstep", "prefixes")
 SYNCS = 9
 
 
@@ -98,7 +101,9 @@ class Bench:
         pace = Pace(max_in_flight=self.options.sequences * 3 // 2)
         collector = Collector(self.engine, self.executor, chat, Prompts(), pace)
         sampling = Sampling(max_response_tokens=most)
-        settings = PlaySettings(turn_limit=3, samples_per_problem=samples, sampling=sampling)
+        settings = PlaySettings(
+            turn_limit=3, samples_per_problem=samples, sampling=sampling, cut_responses="read"
+        )
         self.fresh()
         found = await collector.collect(problems, settings, 0)
         turns = sum(len(episode.turns) for episode in found.episodes)
@@ -153,9 +158,9 @@ class Bench:
         few = [await milliseconds(self.options.few) for _ in range(6)][1:]
         at_many = await milliseconds(self.options.many)
         few += [await milliseconds(self.options.few) for _ in range(5)]
-        return {"overhead_ms": statistics.median(few), "overhead_ms_at_many": at_many}
+        return {"overhead_ms_per_turn": statistics.median(few), "overhead_ms_at_many": at_many}
 
-    def sync(self) -> Round:
+    async def sync(self) -> Round:
         """Syncs and plain copies in turn."""
         targets = [tensor.clone() for _, tensor in self.weights]
 
@@ -183,7 +188,7 @@ def timed(work: Callable[[], object]) -> float:
 RATIOS = {
     "efficiency": ("tokens_per_s", "plain_tokens_per_s"),
     "lockstep_ratio": ("slow_tokens_per_s", "lockstep_tokens_per_s"),
-    "growth_64_to_4096": ("overhead_ms_at_many", "overhead_ms"),
+    "growth_64_to_4096": ("overhead_ms_at_many", "overhead_ms_per_turn"),
     "sync_ratio": ("sync_ms", "copy_ms"),
 }
 
@@ -196,19 +201,15 @@ def summarise(rounds: Sequence[Round]) -> dict[str, float]:
         ratios = [one[over] / one[under] for one in rounds if over in one]
         if ratios:
             found[name] = statistics.median(ratios)
-    found["overhead_ms_per_turn"] = found.pop("overhead_ms")
     return {name: round(value, 4) for name, value in found.items()}
 
 
 async def one_round(bench: Bench) -> Round:
-    """Everything once."""
-    return {
-        **await bench.cost(),
-        **bench.sync(),
-        **await bench.efficiency(),
-        **await bench.lockstep(),
-        **await bench.prefixes(),
-    }
+    """Everything that was asked for, once."""
+    found: Round = {}
+    for part in bench.options.parts:
+        found |= await getattr(bench, part)()
+    return found
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -238,6 +239,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="only the JSON object")
     parser.add_argument("--gpu", action="store_const", dest="model", const="llama-1b", default="tiny")
     parser.add_argument("--dry-run", action="store_const", dest="model", const="llama-small")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="measure only these")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=4, help="programs that run at the same time")
     parser.add_argument("--sequences", type=int, default=32, help="most sequences in the engine's batch")

@@ -62,7 +62,8 @@ QWEN3 = """{%- if messages[0].role == 'system' -%}
     {%- elif message.role == 'assistant' -%}
         {%- set thought = '' -%}
         {%- if '</think>' in content -%}
-            {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') -%}
+            {%- set thought = content.split('</think>')[0].rstrip('\\n') -%}
+            {%- set thought = thought.split('<think>')[-1].lstrip('\\n') -%}
             {%- set content = content.split('</think>')[-1].lstrip('\\n') -%}
         {%- endif -%}
         {{- '<|im_start|>assistant\\n' -}}

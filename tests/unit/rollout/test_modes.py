@@ -128,7 +128,7 @@ def test_a_cut_response_may_be_read_as_it_stands() -> None:
 
 
 def test_a_cut_turn_is_closed_before_the_next_message() -> None:
-    episode, engine, _ = play_one(WHOLE, max_response_tokens=ROOM)
+    episode, _, _ = play_one(WHOLE, max_response_tokens=ROOM)
     first, second = episode.turns[:2]
     past = first.prompt_token_ids + first.completion.token_ids
     assert second.prompt_token_ids[: len(past)] == past

@@ -1,4 +1,4 @@
-"""What is trained on is, id by id, what the engine saw and produced: any family, any ids, any number of turns."""
+"""Trained on is, id by id, what the engine saw and produced: any family, any ids, any number of turns."""
 
 from __future__ import annotations
 
