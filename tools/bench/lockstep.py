@@ -31,12 +31,13 @@ async def play_in_lockstep(
     engine: ExactEngine,
     executor: Executor,
     chat: ChatFormat,
+    prompts: Prompts,
     problems: Sequence[Problem],
     sampling: Sampling,
     turn_limit: int,
 ) -> LockStep:
     """Every problem once, `turn_limit` turns at most, each turn of all episodes before the next of any."""
-    prompts, spent = Prompts(), LockStep()
+    spent = LockStep()
     live = [(p, chat.first_prompt(render_first_message(prompts, p.statement))) for p in problems]
     for turn in range(turn_limit):
         began = time.perf_counter()

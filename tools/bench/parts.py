@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlef_lightning.dialogue import ChatFormat
+from rlef_lightning.dialogue import ChatFormat, Prompts
 from rlef_lightning.execution import Executor, SubprocessExecutor
 from rlef_lightning.generation import VLLMEngine
 from rlef_lightning.types import Completion, Problem, Sampling
@@ -49,6 +49,14 @@ def on_core(core: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def tiny_prompts() -> Prompts:
+    """The wording that the tiny model knows."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "configs" / "tiny.yaml").read_text())
+    return Prompts(**config["data"]["prompts"])
 
 
 def tiny_tokenizer() -> Any:

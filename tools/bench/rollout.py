@@ -11,7 +11,7 @@ one after the other, because the speed of a machine that does other things drift
                           (lockstep.py), where every tenth program is a loop that runs to a limit of 2 s
     overhead_ms_per_turn  CPU time of the collector for one turn at 1,000 prompt tokens, over an engine and an
                           executor that cost nothing (collector_cost.py)
-    growth_64_to_4096     the same cost with 4,096 episodes, 256 of them in flight at a time, over that with 64
+    growth_64_to_4096     the same cost with 4,096 episodes, 256 of them in flight at a time, over 64
     sync_ratio            a weight sync, over a plain copy of the same tensors
     prefix_hit_rate       share of the prompts' tokens that the engine had cached, with 8 episodes a problem
 
@@ -44,7 +44,7 @@ from typing import Any
 if not __package__:  # started as a file: its folder is on the path, the project's root is not
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rlef_lightning.dialogue import ChatFormat, Prompts
+from rlef_lightning.dialogue import ChatFormat
 from rlef_lightning.problems import MicroProblems
 from rlef_lightning.rollout import Collector, Pace, PlaySettings
 from rlef_lightning.types import Problem, Sampling
@@ -71,7 +71,7 @@ class Bench:
         self, options: argparse.Namespace, engine_core: int | None, executor_core: int | None
     ) -> None:
         self.options, self._engine_core, self._executor_core = options, engine_core, executor_core
-        self.tokenizer = parts.tiny_tokenizer()
+        self.tokenizer, self.prompts = parts.tiny_tokenizer(), parts.tiny_prompts()
         self.executor = parts.executor(options.workers)
         self.engine = parts.ExactEngine(**parts.engine_options(options.model, options.sequences))
         self.problems = list(MicroProblems(train=options.episodes).problems("train"))
@@ -99,15 +99,21 @@ class Bench:
     async def collect(self, problems: Sequence[Problem], chat: Any, most: int, samples: int = 1) -> Round:
         """Episodes of three turns: how long they took, their turns and sampled tokens."""
         pace = Pace(max_in_flight=self.options.sequences * 3 // 2)
-        collector = Collector(self.engine, self.executor, chat, Prompts(), pace)
+        collector = Collector(self.engine, self.executor, chat, self.prompts, pace)
         sampling = Sampling(max_response_tokens=most)
         settings = PlaySettings(
             turn_limit=3, samples_per_problem=samples, sampling=sampling, cut_responses="read"
         )
         self.fresh()
         found = await collector.collect(problems, settings, 0)
-        turns = sum(len(episode.turns) for episode in found.episodes)
-        return {"seconds": found.seconds, "turns": turns, "tokens": found.response_tokens}
+        turns = [turn for episode in found.episodes for turn in episode.turns]
+        programs = sum(turn.code is not None for turn in turns)
+        return {
+            "seconds": found.seconds,
+            "turns": len(turns),
+            "programs": programs,
+            "tokens": found.response_tokens,
+        }
 
     async def efficiency(self) -> Round:
         """Episodes, then the plain call with what they asked for."""
@@ -123,6 +129,7 @@ class Bench:
             "tokens_per_s": played["tokens"] / played["seconds"],
             "plain_tokens_per_s": tokens / plain_s,
             "efficiency_turns": played["turns"],
+            "efficiency_programs": played["programs"],
         }
 
     async def lockstep(self) -> Round:
@@ -132,7 +139,9 @@ class Bench:
         played = await self.collect(problems, parts.ProgramChat(self.tokenizer, SLOW_EVERY), most)
         self.fresh()
         chat, sampling = parts.ProgramChat(self.tokenizer, SLOW_EVERY), Sampling(max_response_tokens=most)
-        stepped = await play_in_lockstep(self.engine, self.executor, chat, problems, sampling, turn_limit=3)
+        stepped = await play_in_lockstep(
+            self.engine, self.executor, chat, self.prompts, problems, sampling, turn_limit=3
+        )
         both_s = stepped.generating_s + stepped.executing_s
         return {
             "slow_tokens_per_s": played["tokens"] / played["seconds"],
