@@ -142,8 +142,9 @@ def test_the_benchmark_prints_all_its_numbers(mode: tuple[str, ...]) -> None:
     asked = ("efficiency", "lockstep_ratio", "overhead_ms_per_turn", "growth_64_to_4096", "sync_ratio")
     for name in (*asked, "tokens_per_s", "plain_tokens_per_s", "sync_gb_per_s", "lockstep_bound"):
         assert found[name] > 0
-    # Eight samples of a prompt, of which whole blocks of 128 tokens are shared.
-    assert 0 <= found["prefix_hit_rate"] < 1
+    # Of eight samples of a prompt seven find its whole blocks: 7 of 8 times 1024 of about 1060 tokens. Later
+    # turns find those of their own past as well.
+    assert 0.8 < found["prefix_hit_rate"] < 1
     assert found["efficiency_turns"] >= 4
     # Programs of our choice are in every response; whether those of the model are is up to the model.
     if found["model"] != "tiny":

@@ -7,6 +7,8 @@ one after the other, because the speed of a machine that does other things drift
                           call of `LLM.generate` with the same contexts and lengths (all turns' prompts at
                           once, no seeds, no log-probabilities). Engine on one core, execution on another,
                           in both
+    efficiency_cpu        the same by this process's CPU time: steadier where the machine does other things,
+                          but blind to waits for programs
     lockstep_ratio        tokens per second of the collector, over those of all generate, all execute, repeat
                           (lockstep.py), where every tenth program is a loop that runs to a limit of 2 s
     overhead_ms_per_turn  CPU time of the collector for one turn at 1,000 prompt tokens, over an engine and an
@@ -14,6 +16,7 @@ one after the other, because the speed of a machine that does other things drift
     growth_64_to_4096     the same cost with 4,096 episodes, 256 of them in flight at a time, over 64
     sync_ratio            a weight sync, over a plain copy of the same tensors
     prefix_hit_rate       share of the prompts' tokens that the engine had cached, with 8 episodes a problem
+                          and 1,000 tokens a first prompt
 
 The model is tools/tiny_model/model without an end of sequence, so that lengths are exact: responses are even
 between half and all of `--response-tokens` (256 for the lock-step, whose responses are longer so that
@@ -105,11 +108,14 @@ class Bench:
             turn_limit=3, samples_per_problem=samples, sampling=sampling, cut_responses="read"
         )
         self.fresh()
+        began = time.process_time()
         found = await collector.collect(problems, settings, 0)
+        cpu_s = time.process_time() - began
         turns = [turn for episode in found.episodes for turn in episode.turns]
         programs = sum(turn.code is not None for turn in turns)
         return {
             "seconds": found.seconds,
+            "cpu_s": cpu_s,
             "turns": len(turns),
             "programs": programs,
             "tokens": found.response_tokens,
@@ -122,12 +128,14 @@ class Bench:
         played = await self.collect(self.problems, chat, self.options.response_tokens)
         requests = list(self.engine.requests)
         self.fresh()
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         tokens = sum(map(len, self.engine.plain(requests)))
-        plain_s = time.perf_counter() - began
+        plain_s, plain_cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
         return {
             "tokens_per_s": played["tokens"] / played["seconds"],
             "plain_tokens_per_s": tokens / plain_s,
+            "tokens_per_cpu_s": played["tokens"] / played["cpu_s"],
+            "plain_tokens_per_cpu_s": tokens / plain_cpu_s,
             "efficiency_turns": played["turns"],
             "efficiency_programs": played["programs"],
         }
@@ -152,7 +160,8 @@ class Bench:
     async def prefixes(self) -> Round:
         """Eight episodes of each problem, in the order of the collector."""
         chat = parts.FirstAnswerChat(self.tokenizer)
-        await self.collect(self.problems[: max(2, self.options.episodes // 8)], chat, 32, samples=8)
+        problems = collector_cost.long_problems(chat, 1000, max(2, self.options.episodes // 8))
+        await self.collect(problems, chat, 32, samples=8)
         return {"prefix_hit_rate": self.engine.cached_tokens / self.engine.prompt_tokens}
 
     async def cost(self) -> Round:
@@ -195,6 +204,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 RATIOS = {
+    "efficiency_cpu": ("tokens_per_cpu_s", "plain_tokens_per_cpu_s"),
     "efficiency": ("tokens_per_s", "plain_tokens_per_s"),
     "lockstep_ratio": ("slow_tokens_per_s", "lockstep_tokens_per_s"),
     "growth_64_to_4096": ("overhead_ms_at_many", "overhead_ms_per_turn"),
