@@ -314,7 +314,7 @@ class Sampling:
     top_p: float = 1.0
     """Only the likeliest tokens that together have this probability are drawn from; 1: all."""
     max_response_tokens: int = 256
-    """A response is cut there; cut responses count as they stand."""
+    """A response is cut there; see `PlaySettings.cut_responses`."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_response_tokens < 1:

@@ -20,6 +20,7 @@ TEMPLATE_FIELDS: dict[str, frozenset[str]] = {
     "first": frozenset({"statement", "format_request"}),
     "feedback": frozenset({"results", "format_request"}),
     "no_code": frozenset({"format_request"}),
+    "no_feedback": frozenset({"format_request"}),
     "wrong_answer": _TEST_FIELDS | {"expected", "output"},
     "exception": _ERROR_FIELDS,
     "time_limit": _TEST_FIELDS,
@@ -69,6 +70,8 @@ class Prompts:
     """A later message. Fields: results (the tests' lines, joined by `separator`), format_request."""
     no_code: str = "No program could be found in your response. Please give it another try. {format_request}"
     """The later message when the response held no code. Field: format_request."""
+    no_feedback: str = "Please give it another try. {format_request}"
+    """Every later message where play.feedback is "none". Field: format_request."""
     wrong_answer: str = (
         "Test {number}: wrong output.\nInput:\n{input}\nExpected output:\n{expected}\nYour output:\n{output}"
     )

@@ -42,6 +42,7 @@ class InertTokenizer:
         self._tokenizer = tokenizer
         self._control_ids = _control_ids(tokenizer, template_source)
         self._plain = _plain_backend(tokenizer, self._control_ids)
+        self._frames: dict[str, list[int]] = {}
 
     def encode(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
         """Ids of the pieces' concatenation, as the tokenizer itself gives them wherever that is safe.
@@ -52,8 +53,8 @@ class InertTokenizer:
         """
         pieces = [Piece(text=_encodable(piece.text), is_content=piece.is_content) for piece in pieces]
         ids = self._recognise("".join(piece.text for piece in pieces))[0]
-        own = [i for piece in pieces if not piece.is_content for i in self._recognise(piece.text)[0]]
-        if self._controls(ids) == self._controls(own):
+        own = [i for piece in pieces if not piece.is_content for i in self._frame_controls(piece.text)]
+        if self._controls(ids) == own:
             return tuple(ids)
         return tuple(self._encode_apart(pieces))
 
@@ -63,6 +64,12 @@ class InertTokenizer:
 
     def _controls(self, ids: Iterable[int]) -> list[int]:
         return [token for token in ids if token in self._control_ids]
+
+    def _frame_controls(self, text: str) -> list[int]:
+        """Control tokens of a piece of the template; there are few such pieces, and they come every turn."""
+        if text not in self._frames:
+            self._frames[text] = self._controls(self._recognise(text)[0])
+        return self._frames[text]
 
     def _encode_apart(self, pieces: Sequence[Piece]) -> list[int]:
         ids: list[int] = []

@@ -191,6 +191,7 @@ class VLLMEngine:
     ) -> asyncio.Future[Completion]:
         """Queue one request; the future resolves in a later `step`."""
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         parameters = SamplingParams(
             temperature=sampling.temperature,
@@ -200,6 +201,8 @@ class VLLMEngine:
             logprobs=0,
             stop_token_ids=self._stop_token_ids,
             detokenize=False,
+            # Otherwise each step would hand out a copy of all that each request has sampled so far.
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._waiting[self._add(prompt_token_ids, parameters)] = future

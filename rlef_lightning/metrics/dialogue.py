@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from rlef_lightning.metrics.edit_size import edit_size
-from rlef_lightning.types import Episode, Turn, Verdict
+from rlef_lightning.types import Episode, StopReason, Turn, Verdict
 
 NO_CODE = "no_code"
 """The error class of a response that no program could be taken out of."""
@@ -144,6 +144,20 @@ class MeanTurns(_NamedMeans):
         yield "mean_turns", float(len(episode.turns))
 
 
+class Endings(_NamedMeans):
+    """`ended/<stop reason>`: share of episodes; `cut_responses`: share of turns that the length limit cut."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(["cut_responses", *(f"ended/{reason.value}" for reason in StopReason)], **kwargs)
+
+    def observe(self, episode: Episode) -> Iterator[tuple[str, float]]:
+        """One observation per turn, and one per stop reason: was it this one?"""
+        for turn in episode.turns:
+            yield "cut_responses", float(turn.completion.finish_reason == "length")
+        for reason in StopReason:
+            yield f"ended/{reason.value}", float(episode.stop_reason is reason)
+
+
 class CodeChange(_NamedMeans):
     """`repeated_code` and `edit_size`: what changes from one turn's program to the next (RLEF, sec. 3).
 
@@ -169,6 +183,7 @@ def dialogue_metrics(turn_limit: int) -> MetricCollection:
         RepairRate(),
         ErrorShares(),
         MeanTurns(),
+        Endings(),
         CodeChange(),
     ]
     # Compute groups merge metrics whose states happen to agree after the first update; these would not

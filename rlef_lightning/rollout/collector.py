@@ -16,7 +16,7 @@ from rlef_lightning.dialogue import ChatFormat, Prompts
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
-from rlef_lightning.rollout.feedback import FeedbackSource, OwnFeedback, RandomFeedback
+from rlef_lightning.rollout.feedback import FeedbackSource, NoFeedback, OwnFeedback, RandomFeedback
 from rlef_lightning.rollout.play import BadCompletion, Seat, Table, derive_seed, play
 from rlef_lightning.rollout.schedule import Schedule
 from rlef_lightning.rollout.settings import Pace, PlaySettings
@@ -101,6 +101,8 @@ class Collector:
     ) -> FeedbackSource:
         if settings.feedback == "own":
             return OwnFeedback(self._prompts)
+        if settings.feedback == "none":
+            return NoFeedback(self._prompts)
         single = replace(settings, feedback="own", turn_limit=1, samples_per_problem=1)
         donors = await self.collect(problems, single, derive_seed(seed, "donors"))
         return RandomFeedback(donors.episodes, {p.id: p for p in problems}, self._prompts)

@@ -1,4 +1,4 @@
-"""Problem + Report -> what the model is told: the truth, or, for the ablation, somebody else's truth."""
+"""Problem + Report -> what the model is told: the truth, or, in ablations, somebody else's or nothing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ class OwnFeedback:
     def __call__(self, problem: Problem, report: Report | None, seed: int) -> str:
         """Render the report."""
         return render_feedback(self._prompts, problem.public_tests, report)
+
+
+class NoFeedback:
+    """The request for another try, and nothing about the one before (RLEF, sec. 3)."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self._text = prompts.render("no_feedback")
+
+    def __call__(self, problem: Problem, report: Report | None, seed: int) -> str:
+        """Always the same text, also where the response held no code."""
+        return self._text
 
 
 class RandomFeedback:

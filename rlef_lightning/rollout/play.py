@@ -67,7 +67,7 @@ async def play(seat: Seat, table: Table) -> Episode:
     while True:
         turn = await _take_turn(prompt, len(turns), seat, table)
         following = _next_prompt(turn, table)
-        if turn.passed_public:
+        if turn.passed_public and table.settings.ends_on_pass:
             reason = StopReason.PUBLIC_TESTS_PASSED
         elif following is not None and not _fits(following, table):
             reason = StopReason.CONTEXT_LIMIT
@@ -83,10 +83,10 @@ async def _take_turn(prompt: tuple[int, ...], index: int, seat: Seat, table: Tab
     completion = await table.schedule.generate(prompt, table.settings.sampling, seed)
     _check_finite(completion, seat)
     response = table.chat.decode(completion.token_ids)
-    code = extract_code(response)
+    code = extract_code(response) if _may_be_read(completion, table.settings) else None
     report = None if code is None else await _judge(code, seat.problem, table, private=False)
-    passed = report is not None and report.passed
-    told = not passed and index + 1 < table.settings.turn_limit
+    ended = report is not None and report.passed and table.settings.ends_on_pass
+    told = not ended and index + 1 < table.settings.turn_limit
     return Turn(
         prompt_token_ids=prompt,
         completion=completion,
@@ -95,6 +95,10 @@ async def _take_turn(prompt: tuple[int, ...], index: int, seat: Seat, table: Tab
         public_report=report,
         feedback=table.feedback(seat.problem, report, seed) if told else None,
     )
+
+
+def _may_be_read(completion: Completion, settings: PlaySettings) -> bool:
+    return completion.finish_reason != "length" or settings.cut_responses == "read"
 
 
 def _next_prompt(turn: Turn, table: Table) -> tuple[int, ...] | None:

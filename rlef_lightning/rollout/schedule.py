@@ -18,6 +18,10 @@ from rlef_lightning.types import Completion, Sampling
 
 T = TypeVar("T")
 
+PASSES = 4
+"""Turns of the event loop between two engine steps. A program's reply takes three of them, from the socket to
+the request for the next response; with fewer it would reach the engine's batch some steps late."""
+
 
 @dataclass(slots=True)
 class _Held:
@@ -41,6 +45,8 @@ class Schedule:
         self._delay = reply_after_steps
         self._held: deque[_Held] = deque()
         self._generating = 0
+        self._running = 0
+        self._failed = False
         self._wake = asyncio.Event()
         self.steps = 0
 
@@ -67,18 +73,28 @@ class Schedule:
 
     async def run(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
         """Step until every episode task is done; the first exception among them is raised."""
+        self._running = len(episodes)
+        for task in episodes:
+            task.add_done_callback(self._ended)
         try:
-            while not all(task.done() for task in episodes):
-                await self._advance(episodes)
+            while self._running:
+                await self._advance()
+                if self._failed:
+                    self._raise_failure(episodes)
         finally:
             await self._abandon(episodes)
         for task in episodes:
             task.result()
 
-    async def _advance(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
-        # One turn of the event loop lets every episode that can go on reach its next wait.
-        await asyncio.sleep(0)
-        self._raise_failure(episodes)
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running -= 1
+        self._failed |= not task.cancelled() and task.exception() is not None
+        self._wake.set()
+
+    async def _advance(self) -> None:
+        await self._pass()
+        if self._failed or not self._running:
+            return
         if self._delay is not None:
             await self._release_due()
         if self._generating:
@@ -87,7 +103,14 @@ class Schedule:
         elif self._held:
             self.steps = max(self.steps, self._held[0].due)
         else:
-            await self._wait_for_work(episodes)
+            # Nothing to sample: sleep until an episode asks for a response or ends.
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _pass(self) -> None:
+        """Turns of the event loop let every episode that can go on reach its next wait."""
+        for _ in range(PASSES if self._delay is None else 1):
+            await asyncio.sleep(0)
 
     async def _release_due(self) -> None:
         while self._held and self._held[0].due <= self.steps:
@@ -98,15 +121,6 @@ class Schedule:
                 held.gate.set_exception(error)
             # The episode runs up to its next wait before the next reply is handed on: a fixed order.
             await asyncio.sleep(0)
-
-    async def _wait_for_work(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
-        """Nothing to sample: sleep until an episode asks for a response or ends."""
-        self._wake.clear()
-        waker = asyncio.ensure_future(self._wake.wait())
-        running = [task for task in episodes if not task.done()]
-        if running:
-            await asyncio.wait([waker, *running], return_when=asyncio.FIRST_COMPLETED)
-        waker.cancel()
 
     def _raise_failure(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
         for task in episodes:

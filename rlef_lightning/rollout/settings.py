@@ -8,7 +8,8 @@ from typing import Literal
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.types import Sampling
 
-Feedback = Literal["own", "random"]
+Feedback = Literal["own", "random", "none"]
+CutResponses = Literal["invalid", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,11 @@ class PlaySettings:
     samples_per_problem: int = 1
     """Episodes of each problem."""
     feedback: Feedback = "own"
-    """"own": of the program itself; "random": of a wrong program of another problem (the ablation)."""
+    """"own": of the program itself; "random": of a wrong program of another problem; "none": the model is
+    only asked for another try, whatever its program did, until the turn limit (the paper's ablations)."""
+    cut_responses: CutResponses = "invalid"
+    """A response that the length limit cut: "invalid": has no valid code, whatever stands in it; "read": its
+    program counts if the block was closed."""
     sampling: Sampling = field(default_factory=Sampling)
     """How responses are drawn."""
 
@@ -31,6 +36,12 @@ class PlaySettings:
         for name in ("turn_limit", "samples_per_problem"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def ends_on_pass(self) -> bool:
+        """True: a program that passes the public tests ends the episode. That it goes on tells it failed, so
+        without feedback an episode always has all its turns (RLEF, sec. 3)."""
+        return self.feedback != "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,6 +121,10 @@ def test_all_metrics_together_have_stable_names() -> None:
         "repair_rate/wrong_answer": 1.0,
         **{f"errors/{name}": 0.5 if name == "wrong_answer" else 0.0 for name in ERROR_CLASSES},
         "mean_turns": 2.0,
+        "cut_responses": 0.0,
+        "ended/public_tests_passed": 1.0,
+        "ended/turn_limit": 0.0,
+        "ended/context_limit": 0.0,
         "repeated_code": 1.0,
         "edit_size": 0.0,
     }
