@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader, Dataset
 
-from rlef_lightning.checks import check_counts, check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import CheckpointError, ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
@@ -123,6 +123,7 @@ class RolloutDataModule(L.LightningDataModule):
         check_trainer(self._trainer)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
+            check_groups(self.play, self._module.objective)
         self._tokenizer = self._load_tokenizer()
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
@@ -312,8 +313,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.engine.sync_weights(self._module.engine_weights())
         probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
         engine = self.engine.prompt_logprobs(probe)
-        parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
-        return parity
+        return check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
 
 
 _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
-from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
+from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
 from rlef_lightning.learning.minibatches import MiniBatch
-from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
@@ -32,7 +32,8 @@ class RLEFModule(L.LightningModule):
 
     Args:
         model_folder: Hugging Face folder of the initial policy; reference and value network start from it.
-        objective: The numbers of the objective.
+        objective: What is maximised: PPO (the paper's), TokenValuePPO, GRPO or RLOO; without a class, PPO's
+            numbers.
         learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
         value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
         weight_decay: Of both networks (RLEF, sec. 3: 0.1).
@@ -48,7 +49,7 @@ class RLEFModule(L.LightningModule):
     def __init__(
         self,
         model_folder: str,
-        objective: PPO = PPO(),  # noqa: B008 (frozen)
+        objective: Objective = PPO(),  # noqa: B008 (frozen)
         learning_rate: float = 2e-7,
         value_learning_rate: float | None = None,
         weight_decay: float = 0.1,
@@ -101,21 +102,28 @@ class RLEFModule(L.LightningModule):
             dtype = getattr(torch, self.reference_dtype)
             self.reference = PolicyNetwork(load_reference(self.model_folder, dtype, setting))
             self.reference.requires_grad_(False).eval()
-            self.value = load_value(self.model_folder, seed=self.seed, setting=setting)
+            if self.objective.value_level is not None:
+                self.value = load_value(self.model_folder, seed=self.seed, setting=setting)
 
     def _trains(self) -> bool:
         return self._trainer is None or self._trainer.state.fn == "fit"
 
     def configure_optimizers(self) -> Any:
         """One AdamW with a parameter group for each network, and the linear warm-up."""
+        rates = {"policy": self.learning_rate, "value": self.value_learning_rate}
         groups = [
-            {"params": list(self.policy.parameters()), "lr": self.learning_rate, "name": "policy"},
-            {"params": list(self.value.parameters()), "lr": self.value_learning_rate, "name": "value"},
+            {"params": list(network.parameters()), "lr": rates[name], "name": name}
+            for name, network in self._trained().items()
         ]
         optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _trained(self) -> dict[str, Any]:
+        """The networks that are trained; not every objective has a value network."""
+        networks = {"policy": self.policy, "value": self.value}
+        return {name: network for name, network in networks.items() if network is not None}
 
     # ---- the engine's side ---------------------------------------------------------------------
 
@@ -142,7 +150,12 @@ class RLEFModule(L.LightningModule):
             episodes: Just sampled, by the weights that the policy has now.
             temperature: At which they were sampled.
         """
-        networks = Networks(policy=self.policy, reference=self.reference, value=self.value)
+        networks = Networks(
+            policy=self.policy,
+            reference=self.reference,
+            value=self.value,
+            value_level=self.objective.value_level,
+        )
         return score(episodes, networks, self.objective, self.pack_tokens, temperature)
 
     # ---- updating ------------------------------------------------------------------------------
@@ -171,45 +184,39 @@ class RLEFModule(L.LightningModule):
     def _backward(self, packed: PackedBatch, batch: MiniBatch) -> dict[str, float]:
         policy = self._policy_loss(packed, batch)
         self.manual_backward(policy.loss)
-        value = self._value_loss(packed, batch)
-        self.manual_backward(value.loss)
-        return {
+        numbers = {
             "policy_loss": policy.loss.item(),
-            "value_loss": value.loss.item(),
             "clip_fraction": policy.clip_fraction.item(),
             "update_kl": policy.approx_kl.item(),
             "behaviour_correction": policy.correction_mean.item(),
+            "correction_truncated": policy.truncated_fraction.item(),
+        }
+        if self.objective.kl == "loss":
+            numbers["loss_kl"] = policy.kl.item()
+        if self.value is None:
+            return numbers
+        value = self._value_loss(packed, batch)
+        self.manual_backward(value.loss)
+        value_numbers = {
+            "value_loss": value.loss.item(),
             "value_clip_fraction": value.clip_fraction.item(),
         }
+        return numbers | value_numbers
 
     def _policy_loss(self, packed: PackedBatch, batch: MiniBatch) -> PolicyLoss:
         logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
-        return policy_loss(
-            logprobs,
-            packed.policy_logprobs,
-            packed.behaviour_logprobs,
-            packed.advantages[packed.turn_of_token],
-            torch.ones_like(packed.target_ids, dtype=torch.bool),
-            total_tokens=batch.response_tokens,
-            clip_epsilon=self.objective.clip_epsilon,
-        )
+        mask = torch.ones_like(packed.target_ids, dtype=torch.bool)
+        return self.objective.policy_loss(logprobs, packed, mask, batch.response_tokens)
 
     def _value_loss(self, packed: PackedBatch, batch: MiniBatch) -> ValueLoss:
-        return value_loss(
-            self.value(packed),
-            packed.old_values,
-            packed.returns,
-            torch.ones_like(packed.value_index, dtype=torch.bool),
-            total_turns=batch.turns,
-            clip=self.objective.value_clip,
-        )
+        mask = torch.ones_like(packed.value_index, dtype=torch.bool)
+        return self.objective.value_loss(self.value(packed), packed, mask, batch.turns)
 
     def _clip_gradients(self) -> dict[str, float]:
         limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
-        networks = {"policy": self.policy, "value": self.value}
         return {
             f"gradient_norm_{name}": float(torch.nn.utils.clip_grad_norm_(network.parameters(), limit))
-            for name, network in networks.items()
+            for name, network in self._trained().items()
         }
 
     def _log_updates(self) -> None:
@@ -260,9 +267,16 @@ class RLEFModule(L.LightningModule):
         """Refuse a checkpoint of other networks.
 
         Raises:
-            CheckpointError: a weight is missing or has another shape.
+            CheckpointError: a weight is missing or has another shape, or the objective was another one.
         """
         stored = checkpoint["state_dict"]
+        has_value = any(name.startswith("value.") for name in stored)
+        if self._trains() and has_value != (self.value is not None):
+            raise CheckpointError(
+                f"the checkpoint has {'a' if has_value else 'no'} value network, which model.objective="
+                f"{type(self.objective).__name__} does {'not train' if has_value else 'train'}: resume with "
+                "the objective of the run that wrote it, or start anew"
+            )
         for name, tensor in self.state_dict().items():
             if name.startswith("reference."):
                 continue

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from rlef_lightning.datamodule import EVALUATION_SAMPLING, RolloutDataModule
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
-from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.objectives import PPO
 from rlef_lightning.module import RLEFModule
 from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import (

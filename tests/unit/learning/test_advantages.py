@@ -114,5 +114,5 @@ def test_wrong_counts(batch):
 
 
 def test_unknown_normalisation(batch):
-    with pytest.raises(ValueError, match="'group'"):
-        score(*batch, "group")
+    with pytest.raises(ValueError, match="'batch'"):
+        score(*batch, "batch")

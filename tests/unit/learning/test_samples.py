@@ -14,6 +14,7 @@ def scored(played):
         episode=played,
         turn_rewards=(0.0, -1.0),
         mean_log_ratios=(0.0, 0.0),
+        episode_return=-0.5,
         returns=(-0.5, -1.0),
         values=(0.1, 0.2),
         advantages=(0.7, -0.7),
