@@ -284,8 +284,8 @@ class ScoredEpisode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnSpan:
-    """Where one response lies in a TrainingSample's tokens, with its numbers; or one token of a response, where
-    a value is read before each token."""
+    """Where one response lies in a TrainingSample's tokens, with its numbers; or one token of a response,
+    where a value is read before each token."""
 
     start: int
     """Index of the response's first token; `start - 1` is the prompt's last token, where V is read."""

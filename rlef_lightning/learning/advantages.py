@@ -1,7 +1,8 @@
 """Episodes, log-probabilities, values -> returns and advantages -> ScoredEpisode (RLEF, sec. 2.2).
 
-One number a turn throughout; for values of tokens see gae.py. Does not lay out tokens (samples.py) and holds no
-tensors: a batch has a few thousand turns, and plain floats in a fixed order give the same result on every machine.
+One number a turn throughout; for values of tokens see gae.py. Does not lay out tokens (samples.py) and holds
+no tensors: a batch has a few thousand turns, and plain floats in a fixed order give the same result on every
+machine.
 """
 
 from __future__ import annotations

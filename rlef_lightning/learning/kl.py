@@ -1,8 +1,8 @@
 """Two log-probabilities of the same tokens -> how far apart their policies are.
 
 `mean_log_ratio` is the part of the reward, without a gradient of its own: in RLEF the KL to the initial
-policy is part of the reward (sec. 2.2). k1, k2 and k3 are estimators for a token that the first policy sampled:
-objectives can have any of them in the reward, k2 or k3 in the loss; the logs have k3.
+policy is part of the reward (sec. 2.2). k1, k2 and k3 are estimators for a token that the first policy
+sampled: objectives can have any of them in the reward, k2 or k3 in the loss; the logs have k3.
 """
 
 from __future__ import annotations
