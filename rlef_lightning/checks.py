@@ -10,6 +10,8 @@ from rlef_lightning.rollout import PlaySettings
 if TYPE_CHECKING:
     import lightning.pytorch as L
 
+    from rlef_lightning.learning.objectives import Objective
+
 
 def check_counts(**counts: int) -> None:
     """Refuse numbers of things below 1.
@@ -81,4 +83,18 @@ def check_training(play: PlaySettings, pack_tokens: int, max_context_tokens: int
         raise ConfigError(
             f"model.pack_tokens is {pack_tokens}; a pack must hold the longest episode, {max_context_tokens} "
             "tokens (data.engine.init_args.max_context_tokens)"
+        )
+
+
+def check_groups(play: PlaySettings, objective: Objective) -> None:
+    """Refuse a comparison of episodes of one problem where each problem has one.
+
+    Raises:
+        ConfigError: an objective that needs groups, and groups of one episode.
+    """
+    if objective.needs_groups and play.samples_per_problem < 2:
+        raise ConfigError(
+            f"data.play.samples_per_problem is {play.samples_per_problem}; model.objective="
+            f"{type(objective).__name__} compares the episodes of one problem with each other and needs at "
+            "least 2 of them (4 to 16 are usual; lower data.problems_per_epoch accordingly)"
         )

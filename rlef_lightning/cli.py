@@ -119,10 +119,16 @@ def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool)
     tips.addFilter(lambda record: "Tip:" not in record.getMessage())
     # One process: vLLM's process group of one makes Lightning believe that there are several.
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
-    # The sentences under dataclass fields are their options' help.
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from rlef_lightning.datamodule import RolloutDataModule
+    from rlef_lightning.learning.objectives import Objective
     from rlef_lightning.module import RLEFModule
+
+    jsonargparse.set_parsing_settings(
+        # The sentences under dataclass fields are their options' help.
+        docstring_parse_attribute_docstrings=True,
+        # A data class, and yet one of several by class_path; without one, the values are PPO's.
+        subclasses_enabled=[Objective],
+    )
 
     class RLEFCLI(LightningCLI):
         """LightningCLI with the two fixed classes; everything else is injected by the config."""

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from rlef_lightning.checks import check_counts, check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
 from rlef_lightning.collecting import collect, let_sleep
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import ConfigError, DataError
@@ -132,6 +132,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
+            check_groups(self.play, self._module.objective)
         self._tokenizer = load_tokenizer(self.model_folder)
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments

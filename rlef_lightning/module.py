@@ -17,9 +17,9 @@ from torch.distributed.tensor import DTensor
 
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
-from rlef_lightning.learning.losses import PolicyLoss, ValueLoss, policy_loss, value_loss
+from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
 from rlef_lightning.learning.minibatches import MiniBatch
-from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
 from rlef_lightning.ranks import Ranks, summed
@@ -37,7 +37,8 @@ class RLEFModule(L.LightningModule):
 
     Args:
         model_folder: Hugging Face folder of the initial policy; reference and value network start from it.
-        objective: The numbers of the objective.
+        objective: What is maximised: PPO (the paper's), TokenValuePPO, GRPO or RLOO; without a class, PPO's
+            numbers.
         learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
         value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
         weight_decay: Of both networks (RLEF, sec. 3: 0.1).
@@ -60,7 +61,7 @@ class RLEFModule(L.LightningModule):
     def __init__(
         self,
         model_folder: str,
-        objective: PPO = PPO(),  # noqa: B008 (frozen)
+        objective: Objective = PPO(),  # noqa: B008 (frozen)
         learning_rate: float = 2e-7,
         value_learning_rate: float | None = None,
         weight_decay: float = 0.1,
@@ -119,7 +120,8 @@ class RLEFModule(L.LightningModule):
             frozen = self._place(recompute=False, offload=self.offload_reference)
             dtype = getattr(torch, self.reference_dtype)
             self._frozen = (build_reference(self.model_folder, frozen, dtype),)
-            self.value = build_value(self.model_folder, trained, seed=self.seed)
+            if self.objective.value_level is not None:
+                self.value = build_value(self.model_folder, trained, seed=self.seed)
 
     @property
     def reference(self) -> Any:
@@ -158,14 +160,20 @@ class RLEFModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One AdamW with a parameter group for each network, and the linear warm-up."""
+        rates = {"policy": self.learning_rate, "value": self.value_learning_rate}
         groups = [
-            {"params": list(self.policy.parameters()), "lr": self.learning_rate, "name": "policy"},
-            {"params": list(self.value.parameters()), "lr": self.value_learning_rate, "name": "value"},
+            {"params": list(network.parameters()), "lr": rates[name], "name": name}
+            for name, network in self._trained().items()
         ]
         optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _trained(self) -> dict[str, Any]:
+        """The networks that are trained; not every objective has a value network."""
+        networks = {"policy": self.policy, "value": self.value}
+        return {name: network for name, network in networks.items() if network is not None}
 
     # ---- the engine's side ---------------------------------------------------------------------
 
@@ -198,7 +206,12 @@ class RLEFModule(L.LightningModule):
             temperature: At which they were sampled.
             ranks: Who share the work; all of them have the same episodes.
         """
-        networks = Networks(policy=self.policy, reference=self.reference, value=self.value)
+        networks = Networks(
+            policy=self.policy,
+            reference=self.reference,
+            value=self.value,
+            value_level=self.objective.value_level,
+        )
         scored = score(episodes, networks, self.objective, self.pack_tokens, temperature, ranks)
         self._reshard()
         return scored
@@ -233,45 +246,39 @@ class RLEFModule(L.LightningModule):
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
         policy = self._policy_loss(packed, batch, counts)
         self.manual_backward(policy.loss)
-        value = self._value_loss(packed, batch, counts)
-        self.manual_backward(value.loss)
-        return {
+        numbers = {
             "policy_loss": policy.loss.item(),
-            "value_loss": value.loss.item(),
             "clip_fraction": policy.clip_fraction.item(),
             "update_kl": policy.approx_kl.item(),
             "behaviour_correction": policy.correction_mean.item(),
+            "correction_truncated": policy.truncated_fraction.item(),
+        }
+        if self.objective.kl == "loss":
+            numbers["loss_kl"] = policy.kl.item()
+        if self.value is None:
+            return numbers
+        value = self._value_loss(packed, batch, counts)
+        self.manual_backward(value.loss)
+        value_numbers = {
+            "value_loss": value.loss.item(),
             "value_clip_fraction": value.clip_fraction.item(),
         }
+        return numbers | value_numbers
 
     def _policy_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> PolicyLoss:
         logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
-        return policy_loss(
-            logprobs,
-            packed.policy_logprobs,
-            packed.behaviour_logprobs,
-            packed.advantages[packed.turn_of_token],
-            torch.full_like(packed.target_ids, counts, dtype=torch.bool),
-            total_tokens=batch.response_tokens,
-            clip_epsilon=self.objective.clip_epsilon,
-        )
+        mask = torch.full_like(packed.target_ids, counts, dtype=torch.bool)
+        return self.objective.policy_loss(logprobs, packed, mask, batch.response_tokens)
 
     def _value_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> ValueLoss:
-        return value_loss(
-            self.value(packed),
-            packed.old_values,
-            packed.returns,
-            torch.full_like(packed.value_index, counts, dtype=torch.bool),
-            total_turns=batch.turns,
-            clip=self.objective.value_clip,
-        )
+        mask = torch.full_like(packed.value_index, counts, dtype=torch.bool)
+        return self.objective.value_loss(self.value(packed), packed, mask, batch.turns)
 
     def _clip_gradients(self) -> dict[str, float]:
         limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
-        networks = {"policy": self.policy, "value": self.value}
         norms = {
             f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-            for name, network in networks.items()
+            for name, network in self._trained().items()
         }
         # Of sharded gradients each rank has a part of the norm.
         return {
@@ -322,11 +329,18 @@ class RLEFModule(L.LightningModule):
         """Refuse a checkpoint of other networks.
 
         Raises:
-            CheckpointError: a weight is missing or has another shape.
+            CheckpointError: a weight is missing or has another shape, or the objective was another one.
         """
         if "state_dict" not in checkpoint:
             return  # the strategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]
+        has_value = any(name.startswith("value.") for name in stored)
+        if self._trains() and has_value != (self.value is not None):
+            raise CheckpointError(
+                f"the checkpoint has {'a' if has_value else 'no'} value network, which model.objective="
+                f"{type(self.objective).__name__} does {'not train' if has_value else 'train'}: resume with "
+                "the objective of the run that wrote it, or start anew"
+            )
         for name, tensor in self.state_dict().items():
             found = tuple(stored[name].shape) if name in stored else None
             if found != tuple(tensor.shape):

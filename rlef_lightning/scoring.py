@@ -7,20 +7,19 @@ changes no weights and logs nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from rlef_lightning.learning.advantages import score_episodes
 from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
 from rlef_lightning.learning.logprobs import token_logprobs
-from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
 from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.types import Episode, ScoredEpisode, TrainingSample
+from rlef_lightning.types import ActionLevel, Episode, ScoredEpisode, TrainingSample
 
 LOGITS_AT_A_TIME = 1 << 26
 """Numbers of one chunk of the output layer: 256 MiB in float32, whatever the vocabulary."""
@@ -32,7 +31,19 @@ class Networks:
 
     policy: PolicyNetwork
     reference: PolicyNetwork
-    value: ValueNetwork
+    value: ValueNetwork | None
+    """None for an objective without values."""
+    value_level: ActionLevel | None = "turn"
+    """Where values are read: at the last prompt token of each turn, or before each response token."""
+
+    def values(self, packed: PackedSequences) -> list[tuple[float, ...]]:
+        """Of each turn of the pack: its value, those of its tokens, or none."""
+        if self.value is None:
+            return [()] * len(packed.value_index)
+        if self.value_level == "token":
+            # Only places that predict a response token are read: no value of a feedback token exists.
+            return split_turns(self.value(replace(packed, value_index=packed.response_index)), packed)
+        return [(value,) for value in self.value(packed).tolist()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +57,11 @@ class Scored:
 
 @dataclass(slots=True)
 class _EpisodeNumbers:
-    """Per turn of one episode: its tokens' log-probabilities by two networks, and its value."""
+    """Per turn of one episode: its tokens' log-probabilities by two networks, and its values."""
 
     policy: list[tuple[float, ...]]
     reference: list[tuple[float, ...]]
-    values: list[float]
+    values: list[tuple[float, ...]]
 
 
 def response_logprobs(
@@ -79,7 +90,7 @@ class _PackNumbers:
 def score(
     episodes: Sequence[Episode],
     networks: Networks,
-    objective: PPO,
+    objective: Objective,
     pack_tokens: int,
     temperature: float,
     ranks: Ranks | None = None,
@@ -89,7 +100,7 @@ def score(
     Args:
         episodes: Just sampled, by the weights that the policy has now.
         networks: Policy, reference and value network, on one device or sharded over the ranks.
-        objective: Rewards, KL weight, normalisation.
+        objective: Rewards, KL, advantages.
         pack_tokens: Most tokens of one forward pass.
         temperature: At which the episodes were sampled.
         ranks: With several of them all have the same episodes. Each computes every so-many-th pack, and what
@@ -130,7 +141,7 @@ def _score_pack(
     packed = collate_sequences([sequences[i] for i in members]).to(device)
     policy, entropy = response_logprobs(networks.policy, packed, temperature)
     reference, _ = response_logprobs(networks.reference, packed, temperature)
-    values = networks.value(packed).tolist()
+    values = networks.values(packed)
     turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
     numbers = {}
     for i in members:
@@ -140,19 +151,22 @@ def _score_pack(
 
 
 def _assemble(
-    episodes: Sequence[Episode], numbers: Sequence[_EpisodeNumbers], entropy: Tensor, objective: PPO
+    episodes: Sequence[Episode], numbers: Sequence[_EpisodeNumbers], entropy: Tensor, objective: Objective
 ) -> Scored:
-    scored = score_episodes(
+    scored = objective.score(
         episodes,
         [n.policy for n in numbers],
         [n.reference for n in numbers],
         [n.values for n in numbers],
-        rewards=objective.rewards,
-        beta=objective.beta,
-        normalisation=objective.normalisation,
     )
-    samples = [to_training_sample(s, n.policy) for s, n in zip(scored, numbers, strict=True)]
-    return Scored(samples=samples, metrics=_metrics(scored, samples, entropy))
+    samples = [
+        to_training_sample(
+            s, n.policy, n.reference if objective.kl == "loss" else None, objective.action_level
+        )
+        for s, n in zip(scored, numbers, strict=True)
+    ]
+    metrics = _metrics(scored, samples, entropy)
+    return Scored(samples=samples, metrics=metrics | (_value_fit(scored) if objective.value_level else {}))
 
 
 def _metrics(
@@ -161,14 +175,18 @@ def _metrics(
     behaviour = torch.tensor([x for sample in samples for x in sample.behaviour_logprobs])
     policy = torch.tensor([x for sample in samples for x in sample.policy_logprobs])
     mismatch = engine_mismatch(behaviour, policy)
-    values = torch.tensor([v for s in scored for v in s.values])
-    returns = torch.tensor([r for s in scored for r in s.returns])
     ratios = [k for s in scored for k in s.mean_log_ratios]
     return {
         "kl": sum(ratios) / len(ratios),
         "entropy": float(entropy.mean()),
-        "return": sum(s.returns[0] for s in scored) / len(scored),
-        "value_explained_variance": explained_variance(values, returns),
+        "return": sum(s.episode_return for s in scored) / len(scored),
         "mismatch_mean": mismatch.mean_abs,
         "mismatch_max": mismatch.max_abs,
+        "mismatch_kl": mismatch.approx_kl,
     }
+
+
+def _value_fit(scored: Sequence[ScoredEpisode]) -> dict[str, float]:
+    values = torch.tensor([v for s in scored for v in s.values])
+    returns = torch.tensor([r for s in scored for r in s.returns])
+    return {"value_explained_variance": explained_variance(values, returns)}

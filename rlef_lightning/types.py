@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from rlef_lightning.errors import ConfigError
 
@@ -255,26 +256,36 @@ class Episode:
         return self.turns[-1].passed_public and self.private_report is not None and self.private_report.passed
 
 
+ActionLevel: TypeAlias = Literal["turn", "token"]
+"""What has an advantage and a value of its own: a response (RLEF, sec. 2.2), or each of its tokens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredEpisode:
-    """An episode with what the objective needs, one number a turn (RLEF, sec. 2.2)."""
+    """An episode with what the objective needs: one number a turn (RLEF, sec. 2.2), and one an action.
+
+    An action is a turn, or each response token where a value is read before each token.
+    """
 
     episode: Episode
     turn_rewards: tuple[float, ...]
     """r_t: task reward of each turn, without the KL part."""
     mean_log_ratios: tuple[float, ...]
     """Mean over a response's tokens of log(policy / reference): the KL part before beta."""
+    episode_return: float
+    """sum of all R_t = r_t - beta * mean_log_ratio_t; gamma = 1."""
     returns: tuple[float, ...]
-    """sum over i >= t of R_i, R_t = r_t - beta * mean_log_ratio_t; gamma = 1."""
+    """What V is fitted to. Turns: sum over i >= t of R_i. Tokens: lambda-returns."""
     values: tuple[float, ...]
-    """V(c_t), read at the last prompt token of each turn."""
+    """V(c_t), read at the token before each action; 0 where there is no value network."""
     advantages: tuple[float, ...]
-    """returns - values, normalised over the batch."""
+    """returns - values, normalised; of GRPO and RLOO the episode's, in each turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnSpan:
-    """Where one response lies in a TrainingSample's tokens, with its numbers."""
+    """Where one response lies in a TrainingSample's tokens, with its numbers; or one token of a response,
+    where a value is read before each token."""
 
     start: int
     """Index of the response's first token; `start - 1` is the prompt's last token, where V is read."""
@@ -298,6 +309,8 @@ class TrainingSample:
     """Of the spans' tokens, concatenated."""
     policy_logprobs: tuple[float, ...]
     """Likewise, by the trainer's weights at collection (pi_old of the clipped ratio)."""
+    reference_logprobs: tuple[float, ...] = ()
+    """Likewise, by the frozen initial policy; empty where the loss has no KL."""
 
     @property
     def response_tokens(self) -> int:

@@ -1,7 +1,8 @@
 """Episodes, log-probabilities, values -> returns and advantages -> ScoredEpisode (RLEF, sec. 2.2).
 
-One number a turn throughout. Does not lay out tokens (samples.py) and holds no tensors: a batch has a
-few thousand turns, and plain floats in a fixed order give the same result on every machine.
+One number a turn throughout; for values of tokens see gae.py. Does not lay out tokens (samples.py) and holds
+no tensors: a batch has a few thousand turns, and plain floats in a fixed order give the same result on every
+machine.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from itertools import accumulate
 from math import fsum, sqrt
 from typing import Literal, TypeAlias
 
-from rlef_lightning.learning.kl import mean_log_ratio
+from rlef_lightning.learning.kl import Estimator, mean_kl, mean_log_ratio
 from rlef_lightning.learning.rewards import RewardConfig, turn_rewards
 from rlef_lightning.types import Episode, ScoredEpisode
 
-Normalisation: TypeAlias = Literal["global", "none"]
-"""Over which advantages mean and deviation are taken; the paper does not state it."""
+Normalisation: TypeAlias = Literal["global", "group", "none"]
+"""Over which advantages mean and deviation are taken: the batch's, or those of one problem's episodes.
+The paper does not state it."""
 
 TurnLogprobs: TypeAlias = Sequence[Sequence[float]]
 """Natural-log probabilities of one episode: `[t][i]` is token i of response t."""
@@ -67,6 +69,8 @@ def turn_returns(
 ) -> tuple[float, ...]:
     """Monte Carlo returns with gamma = 1: sum over i >= t of R_i, R_t = r_t - beta * mean_log_ratio_t.
 
+    In the place of mean log-ratios stand the means of another estimator's terms where there is one.
+
     Source: RLEF, sec. 2.2. Raises ValueError when the two lengths differ.
     """
     if len(rewards) != len(mean_log_ratios):
@@ -89,13 +93,40 @@ def normalise(advantages: Sequence[float], over: Moments) -> tuple[float, ...]:
 
 
 def advantage_moments(scored: Sequence[ScoredEpisode]) -> Moments:
-    """The moments of every turn's advantage."""
+    """The moments of every action's advantage."""
     return moments([a for episode in scored for a in episode.advantages])
 
 
 def normalise_scored(scored: Sequence[ScoredEpisode], over: Moments) -> list[ScoredEpisode]:
     """The episodes with their advantages normalised by `over`; see `normalise`."""
     return [replace(episode, advantages=normalise(episode.advantages, over)) for episode in scored]
+
+
+def group_members(scored: Sequence[ScoredEpisode]) -> list[list[int]]:
+    """The indices of each problem's episodes, problems in the order of their first episode."""
+    members: dict[str, list[int]] = {}
+    for index, episode in enumerate(scored):
+        members.setdefault(episode.episode.problem_id, []).append(index)
+    return list(members.values())
+
+
+def normalise_over(scored: Sequence[ScoredEpisode], normalisation: Normalisation) -> list[ScoredEpisode]:
+    """The episodes with their advantages normalised over what `normalisation` says.
+
+    Raises ValueError on an unknown one.
+    """
+    if normalisation == "none":
+        return list(scored)
+    if normalisation == "global":
+        return normalise_scored(scored, advantage_moments(scored))
+    if normalisation != "group":
+        raise ValueError(f"normalisation is {normalisation!r}; it must be 'global', 'group' or 'none'")
+    found = list(scored)
+    for members in group_members(scored):
+        group = [scored[i] for i in members]
+        for i, episode in zip(members, normalise_scored(group, advantage_moments(group)), strict=True):
+            found[i] = episode
+    return found
 
 
 def score_episodes(
@@ -107,6 +138,7 @@ def score_episodes(
     rewards: RewardConfig,
     beta: float,
     normalisation: Normalisation = "global",
+    kl_estimator: Estimator = "k1",
 ) -> list[ScoredEpisode]:
     """Everything that the objective needs of each episode (RLEF, sec. 2.2).
 
@@ -118,12 +150,8 @@ def score_episodes(
     """
     check_counts("episodes", len(episodes), policy_logprobs, reference_logprobs, values)
     parts = zip(episodes, policy_logprobs, reference_logprobs, values, strict=True)
-    scored = [_score(*part, rewards=rewards, beta=beta) for part in parts]
-    if normalisation == "none":
-        return scored
-    if normalisation != "global":
-        raise ValueError(f"normalisation is {normalisation!r}; it must be 'global' or 'none'")
-    return normalise_scored(scored, advantage_moments(scored))
+    scored = [_score(*part, rewards=rewards, beta=beta, kl_estimator=kl_estimator) for part in parts]
+    return normalise_over(scored, normalisation)
 
 
 def _score(
@@ -134,17 +162,20 @@ def _score(
     *,
     rewards: RewardConfig,
     beta: float,
+    kl_estimator: Estimator,
 ) -> ScoredEpisode:
     check_counts(f"turns of problem {episode.problem_id!r}", len(episode.turns), policy, reference, values)
     for turn, logprobs in zip(episode.turns, policy, strict=True):
         check_counts(f"tokens of problem {episode.problem_id!r}", len(turn.completion.token_ids), logprobs)
     turn_reward = turn_rewards(episode, rewards)
     ratios = tuple(mean_log_ratio(p, r) for p, r in zip(policy, reference, strict=True))
-    returns = turn_returns(turn_reward, ratios, beta)
+    penalties = [mean_kl(p, r, kl_estimator) for p, r in zip(policy, reference, strict=True)]
+    returns = turn_returns(turn_reward, penalties, beta)
     return ScoredEpisode(
         episode=episode,
         turn_rewards=turn_reward,
         mean_log_ratios=ratios,
+        episode_return=returns[0],
         returns=returns,
         values=tuple(values),
         advantages=tuple(ret - value for ret, value in zip(returns, values, strict=True)),

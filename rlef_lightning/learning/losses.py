@@ -8,14 +8,20 @@ averages nothing over ranks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from rlef_lightning.learning.kl import k3
+from rlef_lightning.learning.kl import Estimator, k3, kl_terms
+
+Correction: TypeAlias = Literal["ratio", "weight", "none"]
+"""Where the correction for the sampler enters; see `policy_loss`."""
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios beyond it count as it: exp would overflow, and inf * 0 in the backward pass gives NaN."""
+TRUNCATION_MARGIN = 1e-3
+"""With a cap of 1, rounding alone would make half of all corrections count as truncated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +40,13 @@ class PolicyLoss:
     ratio_max: Tensor
     """[] likewise; 0 without tokens."""
     correction_mean: Tensor
-    """[] of min(policy / behaviour, 1): 1 when trainer and engine agree."""
+    """[] of the correction for the sampler: 1 when trainer and engine agree."""
+    truncated_fraction: Tensor
+    """[] share of tokens whose correction was over the cap, by more than rounding (1e-3)."""
     approx_kl: Tensor
     """[] k3 estimate of KL(old || new), nats per token."""
+    kl: Tensor
+    """[] mean of the KL terms in the loss, before beta; 0 where the KL is in the reward."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +70,21 @@ def policy_loss(
     *,
     total_tokens: float,
     clip_epsilon: float = 0.2,
+    clip_epsilon_high: float | None = None,
+    dual_clip: float | None = None,
+    correction: Correction = "ratio",
+    correction_cap: float = 1.0,
 ) -> PolicyLoss:
     """-sum(min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)) / total_tokens.
 
     ratio = [policy / old] * stopgrad(min(policy / behaviour, 1)): the correction for a stale or
-    slightly different sampler is part of the ratio, so the clip acts on the product of both.
+    slightly different sampler is part of the ratio, so the clip acts on the product of both. That is
+    "ratio"; with "weight" the ratio is policy / old alone, and min(old / behaviour, cap) multiplies the
+    clipped term (truncated importance sampling: Ionides 2008; for engine and trainer Yao et al., "Your
+    efficient RL framework secretly brings you off-policy RL training", 2025); with "none" there is none.
+
+    `clip_epsilon_high` is the upper eps where it differs (clip-higher, arXiv 2503.14476, eq. 10).
+    `dual_clip` c: where A < 0 the term is at least c * A (arXiv 1912.09729, eq. 5).
 
     Shapes: all [R]; mask True (or 1): the token counts. `total_tokens` counts the tokens that count in
     all micro-batches of all ranks. Logs are natural. Source: RLEF, sec. 2.2.
@@ -79,19 +99,61 @@ def policy_loss(
     }
     _check(named, "total_tokens", total_tokens)
     new, old, behaviour, advantage = _masked(list(named.values())[:-1], mask)
-    correction = _ratio(new.detach(), behaviour).clamp(max=1.0)
-    ratio = _ratio(new, old) * correction
+    ratio, weight, uncapped = _corrected(new, old, behaviour, correction, correction_cap)
     free = ratio * advantage
-    clipped = ratio.clamp(1.0 - clip_epsilon, 1.0 + clip_epsilon) * advantage
-    weights = mask.to(ratio.dtype) / total_tokens
+    upper = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+    clipped = ratio.clamp(1.0 - clip_epsilon, 1.0 + upper) * advantage
+    terms, stopped = torch.minimum(free, clipped), clipped < free
+    if dual_clip is not None:
+        bound = dual_clip * advantage
+        below = (advantage < 0) & (terms < bound)
+        terms, stopped = torch.where(below, bound, terms), stopped | below
+    shares = mask.to(ratio.dtype) / total_tokens
     return PolicyLoss(
-        loss=-(weights * torch.minimum(free, clipped)).sum(),
-        clip_fraction=(weights * (clipped < free)).sum(),
-        ratio_mean=(weights * ratio.detach()).sum(),
+        loss=-(shares * (terms if correction == "ratio" else weight * terms)).sum(),
+        clip_fraction=(shares * stopped).sum(),
+        ratio_mean=(shares * ratio.detach()).sum(),
         ratio_max=_largest(ratio.detach() * mask.bool()),
-        correction_mean=(weights * correction).sum(),
-        approx_kl=(weights * k3(old, new.detach())).sum(),
+        correction_mean=(shares * weight).sum(),
+        truncated_fraction=(shares * (uncapped > correction_cap + TRUNCATION_MARGIN)).sum(),
+        approx_kl=(shares * k3(old, new.detach())).sum(),
+        kl=ratio.new_zeros(()),
     )
+
+
+def _corrected(
+    new: Tensor, old: Tensor, behaviour: Tensor, correction: Correction, cap: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ratio that is clipped, the correction, and the correction before its cap."""
+    if correction == "none":
+        ones = torch.ones_like(old)
+        return _ratio(new, old), ones, ones.clamp(max=cap)
+    uncapped = _ratio(new.detach() if correction == "ratio" else old, behaviour)
+    weight = uncapped.clamp(max=cap)
+    ratio = _ratio(new, old)
+    return ratio * weight if correction == "ratio" else ratio, weight, uncapped
+
+
+def kl_loss(
+    policy_logprobs: Tensor,
+    reference_logprobs: Tensor,
+    mask: Tensor,
+    *,
+    total_tokens: float,
+    estimator: Estimator = "k3",
+) -> Tensor:
+    """sum of the tokens' KL terms / total_tokens, [] with gradient: the KL to the initial policy as a loss.
+
+    Shapes: all [R]; mask True (or 1): the token counts. Source: arXiv 2402.03300, eq. 4 (k3).
+    Raises ValueError when shapes differ or `total_tokens` is not positive.
+    """
+    named = {"policy_logprobs": policy_logprobs, "reference_logprobs": reference_logprobs, "mask": mask}
+    _check(named, "total_tokens", total_tokens)
+    new, reference = _masked([policy_logprobs, reference_logprobs], mask)
+    # Bounded like the ratio: e^-d of a token that the policy has all but given up would overflow.
+    difference = (new - reference).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    terms = kl_terms(difference, torch.zeros_like(difference), estimator)
+    return (mask.to(terms.dtype) / total_tokens * terms).sum()
 
 
 def value_loss(

@@ -25,7 +25,7 @@ class MiniBatch:
     response_tokens: int
     """Response tokens of all packs of all ranks."""
     turns: int
-    """Turns of all packs of all ranks."""
+    """Turns of all packs of all ranks; with a value before each token, response tokens."""
     temperature: float
     """At which the responses were sampled; log-probabilities are those of the tempered distribution."""
     fillers: int = 0

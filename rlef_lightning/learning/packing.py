@@ -1,7 +1,8 @@
 """Samples -> packs of bounded size -> tensors without padding.
 
 `PackedSequences` is the layout that every forward pass needs, `PackedBatch` adds what the losses need.
-Letters in shapes: T tokens, N sequences, R response tokens, M turns of one pack. Runs no model.
+Letters in shapes: T tokens, N sequences, R response tokens, M turns of one pack (or
+actions: with a value before each token every response token counts as a turn). Runs no model.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class PackedBatch(PackedSequences):
     """[R]: by the policy that sampled, natural log."""
     policy_logprobs: Tensor
     """[R]: by the trainer's weights at collection (pi_old), natural log."""
+    reference_logprobs: Tensor
+    """[R]: by the frozen initial policy, natural log; [0] where the loss has no KL."""
 
 
 def pack(samples: Sequence[HasTokens], token_budget: int) -> list[list[int]]:
@@ -143,6 +146,7 @@ def collate(samples: Sequence[TrainingSample]) -> PackedBatch:
         returns=_floats([span.value_target for span in spans]),
         behaviour_logprobs=_floats([x for s in samples for x in s.behaviour_logprobs]),
         policy_logprobs=_floats([x for s in samples for x in s.policy_logprobs]),
+        reference_logprobs=_floats([x for s in samples for x in s.reference_logprobs]),
     )
 
 

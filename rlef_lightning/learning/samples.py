@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from rlef_lightning.learning.advantages import TurnLogprobs, check_counts
-from rlef_lightning.types import Episode, ScoredEpisode, TrainingSample, Turn, TurnSpan
+from rlef_lightning.types import ActionLevel, Episode, ScoredEpisode, TrainingSample, Turn, TurnSpan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,26 +41,43 @@ def episode_sequence(episode: Episode) -> TokenSequence:
     return TokenSequence(token_ids=before, spans=tuple(spans))
 
 
-def to_training_sample(scored: ScoredEpisode, policy_logprobs: TurnLogprobs) -> TrainingSample:
-    """One sequence with its spans' advantages, values and targets, and both kinds of log-probabilities.
+def to_training_sample(
+    scored: ScoredEpisode,
+    policy_logprobs: TurnLogprobs,
+    reference_logprobs: TurnLogprobs | None = None,
+    action_level: ActionLevel = "turn",
+) -> TrainingSample:
+    """One sequence with its spans' advantages, values and targets, and the log-probabilities of its tokens.
 
-    `policy_logprobs[t][i]` is by the trainer's weights at collection (pi_old), for token i of response t.
-    Raises ValueError like `episode_sequence`, and when counts of turns or tokens differ.
+    `policy_logprobs[t][i]` is by the trainer's weights at collection (pi_old), for token i of response t;
+    `reference_logprobs` are kept only if they are given, for a KL in the loss. With "token" every response
+    token is a span of its own.
+    Raises ValueError like `episode_sequence`, and when counts of turns, tokens or actions differ.
     """
     sequence = episode_sequence(scored.episode)
     completions = [turn.completion for turn in scored.episode.turns]
-    check_counts("turns of the sample", len(completions), policy_logprobs, scored.advantages, scored.values)
-    for completion, logprobs in zip(completions, policy_logprobs, strict=True):
-        check_counts("tokens of the response", len(completion.token_ids), logprobs, completion.logprobs)
+    given = [policy_logprobs] if reference_logprobs is None else [policy_logprobs, reference_logprobs]
+    check_counts("turns of the sample", len(completions), *given)
+    for turn, completion in enumerate(completions):
+        own = [logprobs[turn] for logprobs in given]
+        check_counts("tokens of the response", len(completion.token_ids), completion.logprobs, *own)
     return TrainingSample(
         token_ids=sequence.token_ids,
-        spans=_spans(sequence.spans, scored),
+        spans=_spans(_actions(sequence.spans, action_level), scored),
         behaviour_logprobs=tuple(chain.from_iterable(c.logprobs for c in completions)),
         policy_logprobs=tuple(chain.from_iterable(policy_logprobs)),
+        reference_logprobs=tuple(chain.from_iterable(reference_logprobs or ())),
     )
 
 
+def _actions(turns: Sequence[tuple[int, int]], level: ActionLevel) -> Sequence[tuple[int, int]]:
+    if level == "turn":
+        return turns
+    return [(place, place + 1) for start, stop in turns for place in range(start, stop)]
+
+
 def _spans(bounds: Sequence[tuple[int, int]], scored: ScoredEpisode) -> tuple[TurnSpan, ...]:
+    check_counts("actions of the sample", len(bounds), scored.advantages, scored.values, scored.returns)
     parts = zip(bounds, scored.advantages, scored.values, scored.returns, strict=True)
     return tuple(
         TurnSpan(start=start, stop=stop, advantage=advantage, value=value, value_target=target)

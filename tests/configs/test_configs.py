@@ -63,8 +63,10 @@ def leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def value_at(config: Any, path: tuple[str, ...]) -> Any:
+    """Of a class that is given by values alone they are printed as its init_args."""
     for key in path:
-        config = config[key]
+        named = key not in config and "class_path" in config
+        config = config["init_args"][key] if named else config[key]
     return config
 
 
@@ -107,6 +109,16 @@ def test_an_overlay_is_laid_over_the_tiny_config(path: Path, rlef: CommandLine) 
     # What the overlay does not speak of is as the base has it.
     kept = ("data", "prompts", "first")
     assert kept in overlay or value_at(printed, kept) == base[kept]
+
+
+def test_an_objective_is_a_class_or_the_values_of_the_papers(rlef: CommandLine) -> None:
+    plain = ("--model.objective.beta=0.1", "--model.objective.rewards.failed=-0.5")
+    objective = yaml.safe_load(rlef.printed("--config", TINY, *plain))["model"]["objective"]
+    assert objective["class_path"] == "rlef_lightning.learning.objectives.PPO"
+    assert (objective["init_args"]["beta"], objective["init_args"]["rewards"]["failed"]) == (0.1, -0.5)
+    code, _, err = rlef("--config", TINY, "--model.objective.beta=much")
+    assert code not in (0, None)
+    assert "much" in err
 
 
 def test_the_command_line_has_the_last_word(rlef: CommandLine) -> None:

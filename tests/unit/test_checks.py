@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from rlef_lightning.checks import check_counts, check_trainer, check_training
+from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.learning.objectives import GRPO, PPO
 from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import Sampling
 
@@ -72,3 +73,13 @@ def test_counts_start_at_one() -> None:
 def test_sampling_numbers_have_bounds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         Sampling(**wrong)
+
+
+def test_a_comparison_needs_something_to_compare_with() -> None:
+    message = r"data\.play\.samples_per_problem is 1; model\.objective=GRPO .* needs at least 2"
+    with pytest.raises(ConfigError, match=message):
+        check_groups(PlaySettings(samples_per_problem=1), GRPO())
+    with pytest.raises(ConfigError, match=r"model\.objective=PPO"):
+        check_groups(PlaySettings(samples_per_problem=1), PPO(normalisation="group"))
+    check_groups(PlaySettings(samples_per_problem=2), GRPO())
+    check_groups(PlaySettings(samples_per_problem=1), PPO())

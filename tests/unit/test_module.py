@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from rlef_lightning.datamodule import EVALUATION_SAMPLING, RolloutDataModule
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
-from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.objectives import GRPO, PPO, TokenValuePPO
 from rlef_lightning.module import RLEFModule
 from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import (
@@ -426,6 +426,55 @@ def test_the_warm_up_is_linear_and_then_constant(folder: Path) -> None:
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
+# ---- other objectives ----------------------------------------------------------------------------
+
+
+def test_without_values_there_is_no_value_network(folder: Path, training_step: Any) -> None:
+    module = built(folder, objective=GRPO(kl="loss", kl_estimator="k3"))
+    assert module.value is None
+    assert [g["name"] for g in module.configure_optimizers()["optimizer"].param_groups] == ["policy"]
+    scored = module.score(episodes(), 1.0)
+    assert "value_explained_variance" not in scored.metrics
+    assert [span.value for sample in scored.samples for span in sample.spans] == [0.0] * 8
+    disturb(module.policy)
+    (batch,) = make_minibatches(scored.samples, 1, 1000, seed=0)
+    shown = logged(module, lambda: training_step(module, batch, last=True))
+    assert shown["train/loss_kl"] > 0
+    assert not any("value" in name for name in shown)
+
+
+@pytest.mark.parametrize(
+    "objective", [GRPO(kl="loss", kl_estimator="k3"), TokenValuePPO()], ids=["grpo", "tokens"]
+)
+def test_gradients_of_other_objectives_do_not_depend_on_the_packing(
+    folder: Path, training_step: Any, objective: Any
+) -> None:
+    module = built(folder, gradient_clip_norm=None, objective=objective)
+    samples = module.score(episodes(), 1.0).samples
+    disturb(module.policy)
+    small, large = (
+        training_step(module, make_minibatches(samples, 1, pack_tokens, seed=0)[0])
+        for pack_tokens in (21, 1000)
+    )
+    assert ({name.split(".")[0] for name in small} == {"policy"}) == (objective.value_level is None)
+    for name, gradient in large.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(small[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_token_values_are_those_of_the_places_before_the_tokens(folder: Path) -> None:
+    module = built(folder, objective=TokenValuePPO(gae_lambda=1.0, normalisation="none"))
+    scored = module.score(episodes(), 1.0)
+    turns = built(folder, objective=PPO(normalisation="none")).score(episodes(), 1.0)
+    for one, tokens, whole_turns in zip(episodes(), scored.samples, turns.samples, strict=True):
+        assert [span.start - 1 for span in tokens.spans] == response_places(one)
+        by_start = {span.start: span for span in tokens.spans}
+        for span in whole_turns.spans:
+            assert by_start[span.start].value == pytest.approx(span.value, abs=1e-6)
+            assert by_start[span.start].value_target == pytest.approx(span.value_target, abs=1e-6)
+    assert scored.metrics["return"] == turns.metrics["return"]
+
+
 # ---- building ------------------------------------------------------------------------------------
 
 
@@ -507,3 +556,22 @@ def test_a_checkpoint_of_another_shape_is_refused(folder: Path) -> None:
         CheckpointError, match=r"weight value\.head\.weight is \(1, 16\) there and \(1, 32\) here"
     ):
         module.on_load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(("writes", "reads"), [(PPO(), GRPO()), (GRPO(), PPO())], ids=["ppo", "grpo"])
+def test_a_checkpoint_of_an_objective_with_other_networks_is_refused(
+    folder: Path, writes: Any, reads: Any
+) -> None:
+    checkpoint = checkpoint_of(built(folder, objective=writes))
+    with pytest.raises(
+        CheckpointError, match=rf"value network, which model\.objective={type(reads).__name__}"
+    ):
+        built(folder, objective=reads).on_load_checkpoint(checkpoint)
+
+
+def test_any_checkpoint_is_evaluated(folder: Path) -> None:
+    module = RLEFModule(str(folder))
+    module._trainer = SimpleNamespace(state=SimpleNamespace(fn="test"))
+    module.configure_model()
+    module.on_load_checkpoint(checkpoint_of(built(folder)))
+    module.on_load_checkpoint(checkpoint_of(built(folder, objective=GRPO())))

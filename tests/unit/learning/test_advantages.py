@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from rlef_lightning.learning.advantages import (
     Moments,
     advantage_moments,
+    group_members,
     merge_moments,
     moments,
     normalise,
@@ -95,6 +97,18 @@ def test_global_normalisation_is_over_all_turns(batch):
     assert [a for s in score(*batch, "global") for a in s.advantages] == pytest.approx(expected)
 
 
+def test_normalisation_within_the_episodes_of_a_problem(batch):
+    episodes, *rest = batch
+    apart = [replace(episodes[0], problem_id="a"), replace(episodes[1], problem_id="b")]
+    first, second = score(apart, *rest, "group")
+    raw = score(apart, *rest, "none")
+    assert first.advantages == pytest.approx(normalise(raw[0].advantages, moments(raw[0].advantages)))
+    assert second.advantages == (0.0,)
+    assert group_members([*raw, *raw[:1]]) == [[0, 2], [1]]
+    together = score(episodes, *rest, "group")
+    assert [s.advantages for s in together] == [s.advantages for s in score(*batch, "global")]
+
+
 def test_two_ranks_equal_one(batch):
     raw = score(*batch, "none")
     over = merge_moments([advantage_moments(raw[:1]), advantage_moments(raw[1:])])
@@ -114,5 +128,5 @@ def test_wrong_counts(batch):
 
 
 def test_unknown_normalisation(batch):
-    with pytest.raises(ValueError, match="'group'"):
-        score(*batch, "group")
+    with pytest.raises(ValueError, match="'batch'"):
+        score(*batch, "batch")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlef_lightning.learning.losses import policy_loss, value_loss
+from rlef_lightning.learning.losses import kl_loss, policy_loss, value_loss
 
 
 def log(*values):
@@ -65,6 +65,76 @@ def test_clip_epsilon_is_used():
     wide = policy_loss(new, old, behaviour, advantages, mask, total_tokens=10, clip_epsilon=0.6)
     assert wide.clip_fraction.item() == 0.0
     assert wide.loss.item() == pytest.approx(-(2 + 1.5 - 0.75 - 1 + 3) / 10)
+
+
+def test_clip_higher_by_hand():
+    # With 0.6 above, token 2 counts with 1.5; below, tokens 3 and 4 are clipped as before.
+    result = policy_loss(*by_hand(), total_tokens=10, clip_epsilon_high=0.6)
+    assert result.loss.item() == pytest.approx(-(2 + 1.5 - 0.8 - 1.6 + 3) / 10)
+    assert result.clip_fraction.item() == pytest.approx(0.2)
+
+
+def test_dual_clip_by_hand():
+    """Ratios 5, 5 and 2, advantages -1, 1 and -1: at least 3 * A where A < 0; the gradient ends there."""
+    new = log(0.5, 0.5, 0.2).requires_grad_()
+    old = log(0.1, 0.1, 0.1)
+    advantages = torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64)
+    arguments = (new, old, new.detach(), advantages, torch.ones(3))
+    unbounded = policy_loss(*arguments, total_tokens=3)
+    assert unbounded.loss.item() == pytest.approx(-(-5 + 1.2 - 2) / 3)
+    result = policy_loss(*arguments, total_tokens=3, dual_clip=3.0)
+    result.loss.backward()
+    assert result.loss.item() == pytest.approx(-(-3 + 1.2 - 2) / 3)
+    assert result.clip_fraction.item() == pytest.approx(2 / 3)
+    torch.testing.assert_close(new.grad, torch.tensor([0.0, 0.0, 2 / 3], dtype=torch.float64))
+
+
+def test_truncated_importance_sampling_by_hand():
+    """old / behaviour 1, 2/3, 1/3, 2, 1/4; ratios 1, 1.5, 1.5, 0.5, 2; clipped terms 2, 1.2, -1.5, -1.6, 3.6.
+
+    With the cap of 1.5: 1 * 2 + 2/3 * 1.2 + 1/3 * -1.5 + 1.5 * -1.6 + 1/4 * 3.6 = 0.8
+    """
+    arguments = by_hand()
+    result = policy_loss(*arguments, total_tokens=10, correction="weight", correction_cap=1.5)
+    result.loss.backward()
+    assert result.loss.item() == pytest.approx(-0.08)
+    assert result.correction_mean.item() == pytest.approx((1 + 2 / 3 + 1 / 3 + 1.5 + 1 / 4) / 10)
+    assert result.truncated_fraction.item() == pytest.approx(0.1)
+    assert result.ratio_mean.item() == pytest.approx((1 + 1.5 + 1.5 + 0.5 + 2) / 10)
+    # Tokens 1 and 3 are free: -weight * ratio * A / 10.
+    expected = torch.tensor([-0.2, 0.0, 0.05, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(arguments[0].grad, expected)
+
+
+def test_no_correction_does_not_look_at_the_sampler():
+    new, old, behaviour, advantages, mask = by_hand()
+    result = policy_loss(new, old, behaviour - 2.0, advantages, mask, total_tokens=10, correction="none")
+    assert result.loss.item() == pytest.approx(-(2 + 1.2 - 1.5 - 1.6 + 3.6) / 10)
+    assert (result.correction_mean.item(), result.truncated_fraction.item()) == (0.5, 0.0)
+
+
+def test_the_papers_cap_counts_no_rounding():
+    new, old, _, advantages, mask = by_hand()
+    behaviour = new.detach() - torch.tensor([1e-6, -1e-6, 1e-5, 0.5, 0.0])
+    result = policy_loss(new, old, behaviour, advantages, mask, total_tokens=5)
+    assert result.truncated_fraction.item() == pytest.approx(0.2)
+
+
+def test_kl_loss_by_hand():
+    # d = log 2 and 0: k3 = 1/2 - 1 + log 2 and 0, gradient 1 - e^-d = 1/2 and 0; the mini-batch has 4 tokens.
+    new, reference = log(0.4, 0.3).requires_grad_(), log(0.2, 0.3)
+    loss = kl_loss(new, reference, torch.ones(2), total_tokens=4)
+    loss.backward()
+    assert loss.item() == pytest.approx((math.log(2) - 0.5) / 4)
+    torch.testing.assert_close(new.grad, torch.tensor([0.125, 0.0], dtype=torch.float64))
+
+
+def test_kl_loss_stays_finite_and_checks_shapes():
+    new = torch.tensor([-900.0], requires_grad=True)
+    kl_loss(new, torch.zeros(1), torch.ones(1), total_tokens=1).backward()
+    assert torch.isfinite(new.grad).all()
+    with pytest.raises(ValueError, match=r"'reference_logprobs': \(3,\)"):
+        kl_loss(torch.zeros(2), torch.zeros(3), torch.zeros(2), total_tokens=2)
 
 
 def test_huge_ratios_stay_finite():
@@ -139,7 +209,22 @@ def value(table, total):
     return loss.detach(), torch.autograd.grad(loss, values)[0]
 
 
-either = pytest.mark.parametrize("both", [policy, value])
+def with_every_bound(table, total):
+    new, *rest = columns(table)
+    new.requires_grad_()
+    bounds = {"clip_epsilon_high": 0.4, "dual_clip": 2.0, "correction": "weight", "correction_cap": 1.5}
+    loss = policy_loss(new, *rest, total_tokens=total, **bounds).loss
+    return loss.detach(), torch.autograd.grad(loss, new)[0]
+
+
+def divergence(table, total):
+    new, reference, _, _, mask = columns(table)
+    new.requires_grad_()
+    loss = kl_loss(new, reference, mask, total_tokens=total)
+    return loss.detach(), torch.autograd.grad(loss, new)[0]
+
+
+either = pytest.mark.parametrize("both", [policy, value, with_every_bound, divergence])
 
 
 @either

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from rlef_lightning.learning.objective import PPO
+from rlef_lightning.learning.objectives import PPO
 from rlef_lightning.learning.rewards import RewardConfig
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
@@ -14,6 +16,7 @@ def scored(played):
         episode=played,
         turn_rewards=(0.0, -1.0),
         mean_log_ratios=(0.0, 0.0),
+        episode_return=-0.5,
         returns=(-0.5, -1.0),
         values=(0.1, 0.2),
         advantages=(0.7, -0.7),
@@ -51,3 +54,26 @@ def test_empty_prompt_is_refused(turn, episode):
 def test_wrong_number_of_logprobs(dialogue, logprobs):
     with pytest.raises(ValueError, match="expected"):
         to_training_sample(scored(dialogue), logprobs)
+
+
+def test_every_token_is_an_action(dialogue):
+    numbers = replace(
+        scored(dialogue), advantages=(1.0, 2.0, 3.0), values=(0.1, 0.2, 0.3), returns=(1.1, 2.2, 3.3)
+    )
+    sample = to_training_sample(numbers, [[-1.0, -2.0], [-3.0]], action_level="token")
+    assert sample.spans == (
+        TurnSpan(start=2, stop=3, advantage=1.0, value=0.1, value_target=1.1),
+        TurnSpan(start=3, stop=4, advantage=2.0, value=0.2, value_target=2.2),
+        TurnSpan(start=5, stop=6, advantage=3.0, value=0.3, value_target=3.3),
+    )
+    assert sample.response_tokens == 3
+    with pytest.raises(ValueError, match="actions of the sample: expected 2"):
+        to_training_sample(numbers, [[-1.0, -2.0], [-3.0]])
+
+
+def test_the_reference_is_kept_where_it_is_given(dialogue):
+    policy, reference = [[-1.0, -2.0], [-3.0]], [[-4.0, -5.0], [-6.0]]
+    assert to_training_sample(scored(dialogue), policy).reference_logprobs == ()
+    assert to_training_sample(scored(dialogue), policy, reference).reference_logprobs == (-4.0, -5.0, -6.0)
+    with pytest.raises(ValueError, match="expected"):
+        to_training_sample(scored(dialogue), policy, reference[:1])
