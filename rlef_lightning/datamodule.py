@@ -10,26 +10,32 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from random import Random
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader
 
+from rlef_lightning import __version__
 from rlef_lightning.checks import check_counts, check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
-from rlef_lightning.errors import CheckpointError, ConfigError, DataError
+from rlef_lightning.errors import ConfigError, DataError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.loaders import Played, loader
+from rlef_lightning.models.digest import WeightsDigest
+from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
-from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
+from rlef_lightning.rollout import Collection, Collector, EpisodeLog, Pace, PlaySettings, Store
+from rlef_lightning.rollout.order import epoch_problems
 from rlef_lightning.rollout.play import derive_seed
+from rlef_lightning.rollout.store import Origin, Writer, fingerprint, problems_fingerprint
 from rlef_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -63,6 +69,8 @@ class RolloutDataModule(L.LightningDataModule):
         tests: What `test` measures, by name.
         prediction: How `predict` plays the test split.
         pace: How sampling and execution are interleaved.
+        store: Where finished episodes are kept for a resumed run; null: nowhere, and an interrupted epoch is
+            played again from its start.
         long_prompts: A problem whose first prompt does not fit the context: "error", or "skip" it.
         parity_tolerance: Largest difference of a log-probability between engine and trainer after a sync.
             1e-4 for float32 on both sides; about 0.1 where the engine computes in bfloat16.
@@ -86,6 +94,7 @@ class RolloutDataModule(L.LightningDataModule):
         tests: dict[str, Evaluation] | None = None,
         prediction: PlaySettings = PlaySettings(sampling=EVALUATION_SAMPLING),  # noqa: B008 (frozen)
         pace: Pace = Pace(),  # noqa: B008 (frozen)
+        store: Store | None = None,
         long_prompts: Literal["error", "skip"] = "error",
         parity_tolerance: float = 1e-4,
         seed: int = 0,
@@ -96,7 +105,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.model_folder, self.pack_tokens = model_folder, pack_tokens
         self.prompts, self.system_prompt = prompts, system_prompt
         self.template_arguments = template_arguments
-        self.play, self.prediction, self.pace = play, prediction, pace
+        self.play, self.prediction, self.pace, self.store = play, prediction, pace, store
         self.problems_per_epoch, self.minibatches_per_epoch = problems_per_epoch, minibatches_per_epoch
         self.validation = validation
         self.tests = tests or {"feedback": validation}
@@ -106,6 +115,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
         self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
+        self._weights = ""
 
     # ---- life cycle ----------------------------------------------------------------------------
 
@@ -123,7 +133,7 @@ class RolloutDataModule(L.LightningDataModule):
         check_trainer(self._trainer)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
-        self._tokenizer = self._load_tokenizer()
+        self._tokenizer = load_tokenizer(self.model_folder)
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
@@ -150,22 +160,6 @@ class RolloutDataModule(L.LightningDataModule):
             self.teardown("exception")
         except Exception:  # the first error is the one to report
             logging.getLogger(__name__).exception("while cleaning up after %r", exception)
-
-    def _load_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model_folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"no tokenizer in {self.model_folder!r} (model.model_folder): {error}"
-            ) from error
-        if not tokenizer.chat_template:
-            raise CheckpointError(
-                f"the tokenizer in {self.model_folder!r} has no chat template: RLEF is a dialogue; use the "
-                "instruct version of the model or add chat_template.jinja to the folder"
-            )
-        return tokenizer
 
     def _fitting(self, problems: Sequence[Problem], split: Split) -> Sequence[Problem]:
         room = self.engine.max_context_tokens - self._response_limit(split)
@@ -201,11 +195,11 @@ class RolloutDataModule(L.LightningDataModule):
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
         epoch, limit = self._trainer.current_epoch, self._trainer.max_epochs
         if limit is not None and 0 <= limit <= epoch:
-            return _loader([])  # a finished run that is resumed: Lightning asks before it sees the end
+            return loader([])  # a finished run that is resumed: Lightning asks before it sees the end
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
         if self._epoch_batches is None or self._epoch_batches[0] != epoch:
             self._epoch_batches = (epoch, self._collect_epoch(epoch))
-        return _loader(self._epoch_batches[1])
+        return loader(self._epoch_batches[1])
 
     def val_dataloader(self) -> DataLoader[Evaluated]:
         """Play the validation split."""
@@ -223,7 +217,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: Split, name: str, evaluation: Evaluation) -> DataLoader[Evaluated]:
         """One item, played when it is asked for: Lightning may make the loader epochs before it runs it."""
-        return _loader(_Played(lambda: self._evaluate(split, name, evaluation)))
+        return loader(Played(lambda: self._evaluate(split, name, evaluation)))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Mini-batches move; episodes are text and numbers and stay."""
@@ -233,9 +227,9 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _collect_epoch(self, epoch: int) -> list[MiniBatch]:
         parity = self._sync_engine()
-        collection = self._collect(
-            self._epoch_problems(epoch), self.play, derive_seed(self.seed, "train", epoch), "collecting"
-        )
+        seed = derive_seed(self.seed, "train", epoch)
+        problems = epoch_problems(self._splits["train"], epoch, self.problems_per_epoch, self.seed)
+        collection = self._collect("train", problems, self.play, seed, "collecting")
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
         temperature = self.play.sampling.temperature
@@ -247,45 +241,70 @@ class RolloutDataModule(L.LightningDataModule):
             "parity": parity,
             "scoring_tokens_per_s": tokens / (time.perf_counter() - began),
         }
-        seed = derive_seed(self.seed, "minibatches", epoch)
+        order = derive_seed(self.seed, "minibatches", epoch)
         return make_minibatches(
-            scored.samples, self.minibatches_per_epoch, self.pack_tokens, seed, temperature
+            scored.samples, self.minibatches_per_epoch, self.pack_tokens, order, temperature
         )
-
-    def _epoch_problems(self, epoch: int) -> list[Problem]:
-        """The epoch's problems: one long walk through shuffled passes over the split, cut into epochs."""
-        problems = self._splits["train"]
-        first = epoch * self.problems_per_epoch
-        chosen = []
-        for place in range(first, first + self.problems_per_epoch):
-            lap, index = divmod(place, len(problems))
-            chosen.append(problems[_shuffled(len(problems), derive_seed(self.seed, "order", lap))[index]])
-        return chosen
 
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
         parity = self._sync_engine()
         problems = self._splits[split][: evaluation.problems]
-        collection = self._collect(
-            problems, evaluation.play, derive_seed(self.seed, split, name), "evaluating"
-        )
+        seed = derive_seed(self.seed, split, name)
+        title = name if split == name else f"{split}-{name}"
+        collection = self._collect(title, problems, evaluation.play, seed, "evaluating")
         return Evaluated(name=name, evaluation=evaluation, collection=collection, parity=parity)
 
     def _collect(
-        self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
+        self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
     ) -> Collection:
         def progress(done: int, total: int) -> None:
             self._tell(phase, done, total)
-            # Lightning itself looks at the signal between batches only, which may be minutes away.
-            if self._trainer.received_sigterm:
-                raise _Stopped
 
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            return self._runner.run(self._collector.collect(problems, play, seed, progress))
+            with self._log(name, problems, play, seed) as log:
+                return self._runner.run(
+                    self._collector.collect(problems, play, seed, progress, log=log, check=self._heed_signal)
+                )
         except _Stopped:
             # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
             raise SIGTERMException from None
+
+    def _heed_signal(self) -> None:
+        """Lightning itself looks at SIGTERM between batches only, which may be minutes away."""
+        if self._trainer.received_sigterm:
+            raise _Stopped
+
+    def _log(
+        self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int
+    ) -> AbstractContextManager[EpisodeLog | None]:
+        if self.store is None:
+            return nullcontext()
+        origin = Origin(
+            collection=name,
+            epoch=self._trainer.current_epoch if self._trainer.state.fn == "fit" else None,
+            seed=seed,
+            weights=self._weights,
+            settings=self._fingerprint(play),
+            problems=problems_fingerprint(problems),
+        )
+        rank, world_size = self._trainer.global_rank, self._trainer.world_size
+        writer = Writer(rank=rank, world_size=world_size, policy_version=self.engine.policy_version)
+        log = EpisodeLog(self.store, origin, writer)
+        if log.restored:
+            asked = len(problems) * play.samples_per_problem
+            rank_zero_info(f"{len(log.restored)} of {asked} episodes are read back from {log.path}")
+        return log
+
+    def _fingerprint(self, play: PlaySettings) -> str:
+        """Of all that decides an episode besides weights, problem and seed."""
+        dialogue = [self.prompts, self.system_prompt, self.template_arguments]
+        tokenizer = [self._tokenizer.chat_template, self._tokenizer.backend_tokenizer.to_str()]
+        played_by = [f"{type(x).__module__}.{type(x).__qualname__}" for x in (self.engine, self.executor)]
+        return fingerprint(
+            [__version__, play, dialogue, tokenizer, played_by, self.engine.max_context_tokens]
+        )
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:
         if self.listener is not None:
@@ -309,7 +328,9 @@ class RolloutDataModule(L.LightningDataModule):
         Raises:
             EngineError: engine and trainer disagree by more than `parity_tolerance`.
         """
-        self.engine.sync_weights(self._module.engine_weights())
+        digest = WeightsDigest()
+        self.engine.sync_weights(digest.watch(self._module.engine_weights()))
+        self._weights = digest.hexdigest()
         probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
         engine = self.engine.prompt_logprobs(probe)
         parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
@@ -321,30 +342,3 @@ _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": ("test",),
 }
-
-
-@lru_cache(maxsize=2)
-def _shuffled(count: int, seed: int) -> tuple[int, ...]:
-    order = list(range(count))
-    Random(seed).shuffle(order)
-    return tuple(order)
-
-
-class _Played(Dataset[Evaluated]):
-    """A data set of one evaluation."""
-
-    def __init__(self, play: Callable[[], Evaluated]) -> None:
-        self._play = play
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Evaluated:
-        if index != 0:
-            raise IndexError(index)
-        return self._play()
-
-
-def _loader(items: list[Any] | Dataset[Any]) -> DataLoader[Any]:
-    """A sized loader: Lightning would fetch one item ahead of an unsized one."""
-    return DataLoader(items, batch_size=None, shuffle=False)  # type: ignore[arg-type]

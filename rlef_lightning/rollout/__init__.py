@@ -1,6 +1,8 @@
-"""Playing episodes: one coroutine per episode, the schedule of the engine, the collector."""
+"""Playing episodes: one coroutine per episode, the schedule of the engine, the collector, the store."""
 
 from rlef_lightning.rollout.collector import Collection, Collector
+from rlef_lightning.rollout.episode_log import EpisodeLog
 from rlef_lightning.rollout.settings import Pace, PlaySettings
+from rlef_lightning.rollout.store import Store, read_episodes
 
-__all__ = ["Collection", "Collector", "Pace", "PlaySettings"]
+__all__ = ["Collection", "Collector", "EpisodeLog", "Pace", "PlaySettings", "Store", "read_episodes"]

@@ -1,6 +1,6 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
-    types, errors <- middle rooms <- rollout <- evaluation, scoring, checks
+    types, errors <- middle rooms <- rollout <- evaluation, scoring, checks <- loaders
         <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     MIDDLE,
     {"rollout"},
     {"evaluation", "scoring", "checks"},
+    {"loaders"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
@@ -42,6 +43,7 @@ MAY_IMPORT = {
         "metrics",
         "generation/vllm.py",
         "scoring.py",
+        "loaders.py",
         "module.py",
         "datamodule.py",
         "callbacks",
