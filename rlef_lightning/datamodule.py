@@ -193,7 +193,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[MiniBatch]:
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
-        epoch, limit = self._trainer.current_epoch, self._trainer.max_epochs
+        epoch, limit = self._epoch, self._trainer.max_epochs
         if limit is not None and 0 <= limit <= epoch:
             return loader([])  # a finished run that is resumed: Lightning asks before it sees the end
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
@@ -283,7 +283,7 @@ class RolloutDataModule(L.LightningDataModule):
             return nullcontext()
         origin = Origin(
             collection=name,
-            epoch=self._trainer.current_epoch if self._trainer.state.fn == "fit" else None,
+            epoch=self._epoch if self._trainer.state.fn == "fit" else None,
             seed=seed,
             weights=self._weights,
             settings=self._fingerprint(play),
@@ -317,6 +317,12 @@ class RolloutDataModule(L.LightningDataModule):
         if self.trainer is None:
             raise ConfigError("the data module has no trainer: use it through Lightning's Trainer")
         return self.trainer
+
+    @property
+    def _epoch(self) -> int:
+        """The epoch that is played now. After a resume `current_epoch` lags behind by one for a moment, in
+        which Lightning asks for the first batch of episodes already."""
+        return self._trainer.fit_loop.epoch_progress.current.processed
 
     @property
     def _module(self) -> RLEFModule:
