@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
-from rlef_lightning import __version__
 from rlef_lightning.checks import check_counts, check_trainer, check_training
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
 from rlef_lightning.errors import ConfigError, DataError
@@ -302,9 +301,7 @@ class RolloutDataModule(L.LightningDataModule):
         dialogue = [self.prompts, self.system_prompt, self.template_arguments]
         tokenizer = [self._tokenizer.chat_template, self._tokenizer.backend_tokenizer.to_str()]
         played_by = [f"{type(x).__module__}.{type(x).__qualname__}" for x in (self.engine, self.executor)]
-        return fingerprint(
-            [__version__, play, dialogue, tokenizer, played_by, self.engine.max_context_tokens]
-        )
+        return fingerprint([play, dialogue, tokenizer, played_by, self.engine.max_context_tokens])
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:
         if self.listener is not None:
@@ -320,9 +317,9 @@ class RolloutDataModule(L.LightningDataModule):
 
     @property
     def _epoch(self) -> int:
-        """The epoch that is played now. After a resume `current_epoch` lags behind by one for a moment, in
-        which Lightning asks for the first batch of episodes already."""
-        return self._trainer.fit_loop.epoch_progress.current.processed
+        """After a resume `current_epoch` lags behind by one when Lightning asks for episodes first."""
+        current: Any = self._trainer.fit_loop.epoch_progress.current
+        return int(current.processed)
 
     @property
     def _module(self) -> RLEFModule:

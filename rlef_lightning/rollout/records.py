@@ -51,7 +51,7 @@ def record_line(record: Mapping[str, Any]) -> bytes:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line without its break; None when the checksum does not fit."""
+    """The record, checksum left out, of a line without its break; None when the checksum does not fit."""
     body = line[_BODY:]
     if line[:_BODY] != _START + b"%08x" % zlib.crc32(body) + _END:
         return None

@@ -126,9 +126,11 @@ class Schedule:
         self._wake.clear()
         waker = asyncio.ensure_future(self._wake.wait())
         running = [task for task in episodes if not task.done()]
-        if running:
-            await asyncio.wait([waker, *running], return_when=asyncio.FIRST_COMPLETED)
-        waker.cancel()
+        try:
+            if running:
+                await asyncio.wait([waker, *running], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waker.cancel()
 
     def _raise_failure(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
         for task in episodes:

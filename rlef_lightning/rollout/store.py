@@ -116,7 +116,7 @@ def header_of(origin: Origin) -> dict[str, Any]:
 
 def episode_of(record: Mapping[str, Any]) -> Episode:
     """The episode of a record."""
-    return episode_from_json({k: v for k, v in record.items() if k not in ("crc32", "record")})
+    return episode_from_json({k: v for k, v in record.items() if k != "record"})
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:

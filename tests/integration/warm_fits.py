@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,9 @@ from rlef_lightning.datamodule import RolloutDataModule
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, descendants_of, prctl
 from rlef_lightning.generation import VLLMEngine
 from rlef_lightning.module import RLEFModule
+from rlef_lightning.problems import MicroProblems
+from rlef_lightning.problems.json_lines import write_json_lines
+from rlef_lightning.types import Limits
 
 from .commands import LAST, MODEL, TINY
 
@@ -34,7 +38,9 @@ OPTIONS = (
     "--trainer.max_epochs=3",
     "--trainer.check_val_every_n_epoch=2",
     "--trainer.logger=false",
-    "--data.problems.init_args.train=64",
+    "--data.problems=rlef_lightning.problems.JsonLines",
+    "--data.problems.init_args.train=../train.jsonl",
+    "--data.problems.init_args.validation=../validation.jsonl",
     "--data.problems_per_epoch=16",
     "--data.minibatches_per_epoch=2",
     "--data.validation.problems=4",
@@ -47,7 +53,7 @@ OPTIONS = (
     "--data.store.keep_epochs=null",
     f"--data.engine.class_path={NAME}.WarmEngine",
 )
-STEP = 4
+STEP = 6
 """A run is killed after at most so many further episodes, and a little later."""
 LATER_S = 0.2
 GONE_S = 20.0
@@ -79,6 +85,14 @@ def build() -> None:
     torch.distributed.destroy_process_group()
     # The config names the engine's class by this module's name, and it is to find what was built.
     sys.modules[NAME] = sys.modules[__name__]
+
+
+def write_problems(folder: Path) -> None:
+    """Micro problems on which no program comes near its time limit, however busy the machine is."""
+    source = MicroProblems(train=80, validation=12)
+    for split in ("train", "validation"):
+        easy = [problem for problem in source.problems(split) if not problem.id.startswith("slow/")]
+        write_json_lines(folder / f"{split}.jsonl", [replace(p, limits=Limits(cpu_s=2.0)) for p in easy])
 
 
 def configured(folder: Path) -> LightningCLI:
@@ -152,6 +166,7 @@ def main() -> None:
     """See above."""
     folder, seed, kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    write_problems(folder)
     build()
     whole, killed = folder / "whole", folder / "killed"
     ends = [ended(fork_fit(whole, configured(whole), 0))]
