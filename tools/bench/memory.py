@@ -7,8 +7,8 @@ stayed flat, which means: the mean of the last fifth of the epochs is within GRO
 many epochs after the warm-up.
 
 Two caches that have a limit, but take hundreds of epochs to reach it, are made small, or a leak would hide in
-them: vLLM's key-value cache, whose blocks are taken in turn, and oneDNN's cache of matrix products, which keeps
-the last 1,024 shapes.
+them: vLLM's key-value cache, whose blocks are taken in turn, and oneDNN's cache of matrix products, which
+keeps the last 1,024 shapes.
 """
 
 from __future__ import annotations
