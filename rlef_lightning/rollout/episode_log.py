@@ -30,6 +30,9 @@ from rlef_lightning.types import Episode
 Key = tuple[str, int]
 """Problem id and sample index: which episode of a collection."""
 
+_OVER = "is of an evaluation that has ended, and a new one was asked for"
+"""The ordinary reason for which a file is not gone on with."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +101,8 @@ class EpisodeLog:
         reason = self._unusable(found)
         if reason:
             aside = self._file.set_aside()
-            _log.warning(
+            _log.log(
+                logging.INFO if reason == _OVER else logging.WARNING,
                 "%s %s: its %d episodes are not used; it is kept as %s",
                 self.path, reason, len(found.episodes), aside.name,
             )  # fmt: skip
@@ -113,12 +117,12 @@ class EpisodeLog:
         """Why the file is not gone on with; empty: it is, or it is new."""
         if found.header is None:
             return "has no readable header" if found.stop + found.torn_bytes else ""
+        if self._origin.epoch is None and found.dropped is not None:
+            return _OVER
         needed = header_of(self._origin)
         others = [name for name, value in needed.items() if found.header.get(name) != value]
         if others:
             return f"was sampled with other {', '.join(others)}"
-        if self._origin.epoch is None and found.dropped is not None:
-            return "is of an evaluation that has ended, and it was asked for anew"
         if not self._store.partial and found.dropped is None:
             return "is not complete, and data.store.partial is false"
         return ""

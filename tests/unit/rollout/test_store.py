@@ -180,15 +180,20 @@ def test_partial_collections_may_be_refused(tmp_path: Path) -> None:
         assert indices(log) == [0]
 
 
-def test_an_evaluation_that_has_ended_is_measured_anew(tmp_path: Path) -> None:
+def test_an_evaluation_that_has_ended_is_measured_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     origin = replace(ORIGIN, collection="test-a b/c", epoch=None)
     path = filled(tmp_path, origin=origin)
     assert path.name == "test-a_b_c-rank0000.jsonl"
     with opened(tmp_path, origin) as log:
         assert len(log.restored) == 3
         log.finish({})
-    with opened(tmp_path, origin) as log:
-        assert not log.restored
+    for other in (origin, replace(origin, weights="v")):
+        with opened(tmp_path, other) as log:
+            assert not log.restored
+            log.finish({})
+    assert not caplog.records  # nothing to warn of
 
 
 def test_restored_episodes_have_the_present_policy_version(tmp_path: Path) -> None:
