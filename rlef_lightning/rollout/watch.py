@@ -84,13 +84,13 @@ class EngineWatch:
     Args:
         engine: Does the work.
         silence_s: How long the engine may step without answering any request; None: for ever.
-        give_up: Called, from another thread, when a single step lasts as long: ends the process.
+        give_up: Called, from another thread, when a single step lasts as long; None: ends the process.
     """
 
     def __init__(
-        self, engine: Engine, silence_s: float | None, give_up: Callable[[str], None] = end_process
+        self, engine: Engine, silence_s: float | None, give_up: Callable[[str], None] | None = None
     ) -> None:
-        self._engine, self._limit, self._give_up = engine, silence_s, give_up
+        self._engine, self._limit, self._give_up = engine, silence_s, give_up or end_process
         self._waiting = 0
         self._silent_s = 0.0
         self._ended = 0.0
