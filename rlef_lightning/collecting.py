@@ -5,17 +5,20 @@ Ranks that lead an engine play; the others follow their leader's engine. It play
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.generation import Engine, SharedEngine, SleepingEngine
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.rollout import Collection, Pace, PlaySettings, Share, merge
+from rlef_lightning.rollout import Collection, EpisodeLog, Pace, PlaySettings, Share, merge
+from rlef_lightning.rollout.collector import response_tokens
+from rlef_lightning.rollout.episode_log import Key
 from rlef_lightning.types import Problem
 
-PlayShare = Callable[[Share | None], Collection]
-"""Plays this rank's share of the episodes; None: all of them."""
+PlayShare = Callable[[Share | None, frozenset[Key]], Collection]
+"""Plays this rank's share of the episodes, all of them without a share; not those in other ranks' logs."""
 
 
 def collect(
@@ -25,6 +28,7 @@ def collect(
     problems: Sequence[Problem],
     settings: PlaySettings,
     pace: Pace,
+    log: EpisodeLog | None = None,
 ) -> Collection:
     """All episodes, in the order of problems and samples; then the engine sleeps.
 
@@ -38,12 +42,38 @@ def collect(
     if ranks.size > 1:
         players = ranks.size // (1 if shared is None else shared.ranks_per_engine)
         share = Share(counter=counter, players=players, samples_per_problem=settings.samples_per_problem)
-    work = partial(play_share, share)
-    parts = ranks.together(work if shared is None else partial(shared.lead, work), counter)
+    work = partial(play_share, share, _elsewhere(ranks, log))
+    if shared is not None:
+        work = partial(_lead, shared, work, problems, log)
+    whole = merge(ranks.together(work, counter), problems, settings)
     let_sleep(engine)
-    whole = merge([part for part in parts if part is not None], problems, settings)
     _check_dropped(whole, len(problems) * settings.samples_per_problem, pace)
     return whole
+
+
+def _elsewhere(ranks: Ranks, log: EpisodeLog | None) -> frozenset[Key]:
+    """What the other ranks have in their logs; asked before any of them writes on."""
+    known = ranks.gather(frozenset() if log is None else frozenset((*log.restored, *log.dropped)))
+    return frozenset().union(*(keys for rank, keys in enumerate(known) if rank != ranks.rank))
+
+
+def _lead(
+    engine: SharedEngine, play: Callable[[], Collection], problems: Sequence[Problem], log: EpisodeLog | None
+) -> Collection:
+    """What this rank has played, or, where it follows, what is in its log of a run that it led."""
+    played = engine.lead(play)
+    return _stored(problems, log) if played is None else played
+
+
+def _stored(problems: Sequence[Problem], log: EpisodeLog | None) -> Collection:
+    episodes = () if log is None else tuple(log.restored.values())
+    return Collection(
+        episodes=episodes,
+        problems=len({problem.id for problem in problems}),
+        dropped=Counter() if log is None else Counter(log.dropped.values()),
+        seconds=0.0,
+        restored_tokens=response_tokens(episodes),
+    )
 
 
 def let_sleep(engine: Engine) -> None:

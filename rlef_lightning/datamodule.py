@@ -10,13 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from random import Random
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
@@ -29,11 +30,15 @@ from rlef_lightning.generation import Engine
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.loaders import Played, loader
+from rlef_lightning.models.digest import WeightsDigest
 from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings, Share
+from rlef_lightning.rollout import Collection, Collector, EpisodeLog, Pace, PlaySettings, Share, Store
+from rlef_lightning.rollout.episode_log import Key
+from rlef_lightning.rollout.order import epoch_problems
 from rlef_lightning.rollout.play import derive_seed
+from rlef_lightning.rollout.store import Origin, Writer, fingerprint, problems_fingerprint
 from rlef_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -67,6 +72,8 @@ class RolloutDataModule(L.LightningDataModule):
         tests: What `test` measures, by name.
         prediction: How `predict` plays the test split.
         pace: How sampling and execution are interleaved.
+        store: Where finished episodes are kept for a resumed run; null: nowhere, and an interrupted epoch is
+            played again from its start.
         long_prompts: A problem whose first prompt does not fit the context: "error", or "skip" it.
         parity_tolerance: Largest difference of a log-probability between engine and trainer after a sync.
             1e-4 for float32 on both sides; about 0.1 where the engine computes in bfloat16.
@@ -91,6 +98,7 @@ class RolloutDataModule(L.LightningDataModule):
         tests: dict[str, Evaluation] | None = None,
         prediction: PlaySettings = PlaySettings(sampling=EVALUATION_SAMPLING),  # noqa: B008 (frozen)
         pace: Pace = Pace(),  # noqa: B008 (frozen)
+        store: Store | None = None,
         long_prompts: Literal["error", "skip"] = "error",
         parity_tolerance: float = 1e-4,
         rank_timeout_s: float = 1800.0,
@@ -102,7 +110,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.model_folder, self.pack_tokens = model_folder, pack_tokens
         self.prompts, self.system_prompt = prompts, system_prompt
         self.template_arguments = template_arguments
-        self.play, self.prediction, self.pace = play, prediction, pace
+        self.play, self.prediction, self.pace, self.store = play, prediction, pace, store
         self.problems_per_epoch, self.minibatches_per_epoch = problems_per_epoch, minibatches_per_epoch
         self.validation = validation
         self.tests = tests or {"feedback": validation}
@@ -114,6 +122,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._runner: asyncio.Runner | None = None
         self._ranks = Ranks(alone=True)
         self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
+        self._weights = ""
 
     # ---- life cycle ----------------------------------------------------------------------------
 
@@ -194,7 +203,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[MiniBatch]:
         """Collect and score this epoch's episodes; one item is one optimizer step of this rank."""
-        epoch, limit = self._trainer.current_epoch, self._trainer.max_epochs
+        epoch, limit = self._epoch, self._trainer.max_epochs
         if limit is not None and 0 <= limit <= epoch:
             return loader([])  # a finished run that is resumed: Lightning asks before it sees the end
         # After a resume Lightning may ask twice for one epoch; its episodes are sampled once.
@@ -228,9 +237,9 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _collect_epoch(self, epoch: int) -> list[MiniBatch]:
         parity = self._sync_engine()
-        collection = self._collect(
-            self._epoch_problems(epoch), self.play, derive_seed(self.seed, "train", epoch), "collecting"
-        )
+        seed = derive_seed(self.seed, "train", epoch)
+        problems = epoch_problems(self._splits["train"], epoch, self.problems_per_epoch, self.seed)
+        collection = self._collect("train", problems, self.play, seed, "collecting")
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
         temperature = self.play.sampling.temperature
@@ -242,58 +251,97 @@ class RolloutDataModule(L.LightningDataModule):
             "parity": parity,
             "scoring_tokens_per_s": tokens / (time.perf_counter() - began),
         }
-        seed = derive_seed(self.seed, "minibatches", epoch)
+        order = derive_seed(self.seed, "minibatches", epoch)
         return make_minibatches(
             scored.samples,
             self.minibatches_per_epoch,
             self.pack_tokens,
-            seed,
+            order,
             temperature,
             rank=self._ranks.rank,
             ranks=self._ranks.size,
         )
 
-    def _epoch_problems(self, epoch: int) -> list[Problem]:
-        """The epoch's problems: one long walk through shuffled passes over the split, cut into epochs."""
-        problems = self._splits["train"]
-        first = epoch * self.problems_per_epoch
-        chosen = []
-        for place in range(first, first + self.problems_per_epoch):
-            lap, index = divmod(place, len(problems))
-            chosen.append(problems[_shuffled(len(problems), derive_seed(self.seed, "order", lap))[index]])
-        return chosen
-
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
         parity = self._sync_engine()
         problems = self._splits[split][: evaluation.problems]
-        collection = self._collect(
-            problems, evaluation.play, derive_seed(self.seed, split, name), "evaluating"
-        )
+        seed = derive_seed(self.seed, split, name)
+        title = name if split == name else f"{split}-{name}"
+        collection = self._collect(title, problems, evaluation.play, seed, "evaluating")
         return Evaluated(name=name, evaluation=evaluation, collection=collection, parity=parity)
 
     def _collect(
-        self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
+        self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
     ) -> Collection:
         """All episodes, on every rank."""
-        play_share = partial(self._play, problems, play, seed, phase)
-        return collect(play_share, self._ranks, self.engine, problems, play, self.pace)
+        with self._log(name, problems, play, seed) as log:
+            play_share = partial(self._play, problems, play, seed, phase, log)
+            return collect(play_share, self._ranks, self.engine, problems, play, self.pace, log)
 
     def _play(
-        self, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase, share: Share | None
+        self,
+        problems: Sequence[Problem],
+        play: PlaySettings,
+        seed: int,
+        phase: Phase,
+        log: EpisodeLog | None,
+        share: Share | None,
+        elsewhere: frozenset[Key],
     ) -> Collection:
         def progress(done: int, total: int) -> None:
             self._tell(phase, done, total)
-            # Lightning itself looks at the signal between batches only, which may be minutes away.
-            if self._trainer.received_sigterm:
-                raise _Stopped
 
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            return self._runner.run(self._collector.collect(problems, play, seed, progress, share))
+            return self._runner.run(
+                self._collector.collect(
+                    problems,
+                    play,
+                    seed,
+                    progress,
+                    share,
+                    log=log,
+                    elsewhere=elsewhere,
+                    check=self._heed_signal,
+                )
+            )
         except _Stopped:
             # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
             raise SIGTERMException from None
+
+    def _heed_signal(self) -> None:
+        """Lightning itself looks at SIGTERM between batches only, which may be minutes away."""
+        if self._trainer.received_sigterm:
+            raise _Stopped
+
+    def _log(
+        self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int
+    ) -> AbstractContextManager[EpisodeLog | None]:
+        if self.store is None:
+            return nullcontext()
+        origin = Origin(
+            collection=name,
+            epoch=self._epoch if self._trainer.state.fn == "fit" else None,
+            seed=seed,
+            weights=self._weights,
+            settings=self._fingerprint(play),
+            problems=problems_fingerprint(problems),
+        )
+        rank, world_size = self._trainer.global_rank, self._trainer.world_size
+        writer = Writer(rank=rank, world_size=world_size, policy_version=self.engine.policy_version)
+        log = EpisodeLog(self.store, origin, writer)
+        if log.restored:
+            asked = len(problems) * play.samples_per_problem
+            rank_zero_info(f"{len(log.restored)} of {asked} episodes are read back from {log.path}")
+        return log
+
+    def _fingerprint(self, play: PlaySettings) -> str:
+        """Of all that decides an episode besides weights, problem and seed."""
+        dialogue = [self.prompts, self.system_prompt, self.template_arguments]
+        tokenizer = [self._tokenizer.chat_template, self._tokenizer.backend_tokenizer.to_str()]
+        played_by = [f"{type(x).__module__}.{type(x).__qualname__}" for x in (self.engine, self.executor)]
+        return fingerprint([play, dialogue, tokenizer, played_by, self.engine.max_context_tokens])
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:
         if self.listener is not None:
@@ -308,6 +356,12 @@ class RolloutDataModule(L.LightningDataModule):
         return self.trainer
 
     @property
+    def _epoch(self) -> int:
+        """After a resume `current_epoch` lags behind by one when Lightning asks for episodes first."""
+        current: Any = self._trainer.fit_loop.epoch_progress.current
+        return int(current.processed)
+
+    @property
     def _module(self) -> RLEFModule:
         return cast("RLEFModule", self._trainer.lightning_module)
 
@@ -317,7 +371,9 @@ class RolloutDataModule(L.LightningDataModule):
         Raises:
             EngineError: engine and trainer disagree by more than `parity_tolerance`.
         """
-        self.engine.sync_weights(self._module.engine_weights())
+        digest = WeightsDigest()
+        self.engine.sync_weights(digest.watch(self._module.engine_weights()))
+        self._weights = digest.hexdigest()
         probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
         engine = self.engine.prompt_logprobs(probe)
         parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
@@ -329,10 +385,3 @@ _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": ("test",),
 }
-
-
-@lru_cache(maxsize=2)
-def _shuffled(count: int, seed: int) -> tuple[int, ...]:
-    order = list(range(count))
-    Random(seed).shuffle(order)
-    return tuple(order)

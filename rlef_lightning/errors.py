@@ -1,4 +1,5 @@
-"""One exception per boundary that a run crosses: data, engine, sandbox, configuration, checkpoint, ranks.
+"""One exception per boundary that a run crosses: data, engine, sandbox, configuration, checkpoint,
+rollout, store, ranks.
 
 Every message names the value that was found, the limit or form that was expected, and the setting
 to change. A bad program of the model is never an exception: it is a `Verdict` (types.py).
@@ -27,6 +28,14 @@ class ExecutorError(RLEFError):
 
 class CheckpointError(RLEFError):
     """A model folder or checkpoint that is missing, torn or of another shape than expected."""
+
+
+class RolloutError(RLEFError):
+    """Episodes that do not come to an end within their time."""
+
+
+class StoreError(RLEFError):
+    """Files of episodes that cannot be written or read; names the path and says what is lost."""
 
 
 class RankError(RLEFError):

@@ -103,12 +103,13 @@ def collection_metrics(collection: Collection, turn_limit: int) -> dict[str, flo
     dialogue = dialogue_metrics(turn_limit)
     dialogue.update(collection.episodes)
     solved = sum(episode.solved for episode in collection.episodes)
+    sampled_tokens = collection.response_tokens - collection.restored_tokens
     return {
         "solve_rate": solved / len(collection.episodes),
         **{key: float(number) for key, number in dialogue.compute().items()},
         "episodes": float(len(collection.episodes)),
         "dropped": float(collection.dropped.total()),
-        "collecting_tokens_per_s": collection.response_tokens / collection.seconds,
+        "collecting_tokens_per_s": sampled_tokens / collection.seconds,
     }
 
 

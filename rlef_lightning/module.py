@@ -49,12 +49,10 @@ class RLEFModule(L.LightningModule):
             longest episode.
         reference_dtype: Number format of the frozen reference.
         compute_dtype: Number format of forward and backward passes over sharded weights (with
-            ModelParallelStrategy); weights, gradients and optimizer state stay in float32. null: float32.
+            ShardedStrategy); weights, gradients and optimizer state stay in float32. null: float32.
         recompute_activations: Keep each layer's input only and compute the layer again in the backward pass:
             a third more computation, a fraction of the memory.
-        offload_reference: With ModelParallelStrategy: keep the reference's shards in the host's memory.
-        offload_training: The same for policy and value network, their gradients and optimizer state; needs
-            the strategy's process_group_backend to be cpu:gloo,cuda:nccl on GPUs.
+        offload_reference: With ShardedStrategy: keep the reference's shards in the host's memory.
         seed: Of the value network's random output layer.
     """
 
@@ -73,7 +71,6 @@ class RLEFModule(L.LightningModule):
         compute_dtype: DType | None = None,
         recompute_activations: bool = False,
         offload_reference: bool = False,
-        offload_training: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -89,7 +86,7 @@ class RLEFModule(L.LightningModule):
         self.pack_tokens = pack_tokens
         self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
         self.recompute_activations = recompute_activations
-        self.offload_reference, self.offload_training = offload_reference, offload_training
+        self.offload_reference = offload_reference
         self.seed = seed
         self.policy: Any = None
         # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
@@ -114,7 +111,7 @@ class RLEFModule(L.LightningModule):
 
         if self.policy is not None:
             return
-        trained = self._place(recompute=self.recompute_activations, offload=self.offload_training)
+        trained = self._place(recompute=self.recompute_activations, offload=False)
         self.policy = build_policy(self.model_folder, trained)
         if self._trains():
             frozen = self._place(recompute=False, offload=self.offload_reference)
@@ -131,12 +128,12 @@ class RLEFModule(L.LightningModule):
     def _place(self, *, recompute: bool, offload: bool) -> Place:
         from rlef_lightning.models.building import Place
 
-        # The mesh is set by ModelParallelStrategy.
+        # The mesh is set by Lightning's strategy.
         mesh = None if self._device_mesh is None else self._device_mesh["data_parallel"]
         if mesh is None and (self.compute_dtype is not None or offload):
             raise ConfigError(
-                "model.compute_dtype, model.offload_reference and model.offload_training are of sharded "
-                "networks; set trainer.strategy to ModelParallelStrategy (configs/trainer/), also for one GPU"
+                "model.compute_dtype and model.offload_reference are of sharded networks; set "
+                "trainer.strategy to rlef_lightning.sharded.ShardedStrategy, also for one GPU"
             )
         return Place(
             # Lightning makes the process's own device the default while it configures models.

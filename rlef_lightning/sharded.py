@@ -31,8 +31,7 @@ class ShardedStrategy(ModelParallelStrategy):
     Args:
         save_distributed_checkpoint: Each rank writes its own shards. False: rank 0 gathers everything and
             writes one file, which needs a host that holds it all, and is simpler to move.
-        process_group_backend: null: nccl on GPUs, gloo on CPUs. With model.offload_training on GPUs
-            "cpu:gloo,cuda:nccl".
+        process_group_backend: null: nccl on GPUs, gloo on CPUs.
         timeout_s: How long a collective waits for a rank before the run ends.
     """
 

@@ -28,7 +28,6 @@ class Asked:
     compute_dtype: str | None
     recompute: bool
     offload_reference: bool
-    offload_training: bool
     problems_per_epoch: int
     samples_per_problem: int
     turn_limit: int
@@ -80,7 +79,6 @@ def asked_of(config: Any) -> Asked:
         compute_dtype=model.compute_dtype,
         recompute=model.recompute_activations,
         offload_reference=model.offload_reference,
-        offload_training=model.offload_training,
         problems_per_epoch=data.problems_per_epoch,
         samples_per_problem=_get(play, "samples_per_problem"),
         turn_limit=_get(play, "turn_limit"),

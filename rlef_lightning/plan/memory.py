@@ -50,7 +50,7 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
     }
     updating = {
         **resting,
-        "gradients": 0.0 if asked.offload_training else 4.0 * (shapes.policy.shard + shapes.value.shard),
+        "gradients": 4.0 * (shapes.policy.shard + shapes.value.shard),
         "gathered weights": _gathered(shapes.policy, compute),
         "gathered gradients": _gathered_gradients(shapes.policy, compute),
         "activations": passes["kept"],
@@ -58,8 +58,6 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
         "gradient of the output layer": 4.0 * head,
     }
     engine = _engine(asked, shapes, hardware)
-    if asked.offload_training:
-        host["gradients"] = 4.0 * (shapes.policy.shard + shapes.value.shard)
     if asked.engine.get("sleep_level") == 1:
         host["sleeping engine's weights"] = engine["engine's weights"]
     if asked.engine.get("sleep_level") == 0:  # it stays where it is
@@ -70,13 +68,13 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
 def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
     """What lies in a GPU and in its host between passes."""
     trained = shapes.policy.shard + shapes.value.shard
-    training = {"weights (policy, value)": 4.0 * trained, "Adam's averages": 8.0 * trained}
+    device: Items = {
+        "reserved": float(RESERVED_BYTES),
+        "weights (policy, value)": 4.0 * trained,
+        "Adam's averages": 8.0 * trained,
+    }
     frozen = {"reference": float(BYTES[asked.reference_dtype] * shapes.policy.shard)}
-    device: Items = {"reserved": float(RESERVED_BYTES)}
-    host: Items = {}
-    (host if asked.offload_training else device).update(training)
-    (host if asked.offload_reference else device).update(frozen)
-    return device, host
+    return (device, frozen) if asked.offload_reference else ({**device, **frozen}, {})
 
 
 def _gathered(network: Network, size: int) -> float:

@@ -1,7 +1,8 @@
 """Problems -> Episodes: many dialogues at once over one engine and one executor.
 
 A fixed number of episodes is in flight; when one ends the next begins. An episode without a verdict is
-dropped and counted; too many of them stop the run, for a batch of survivors would be a biased one.
+dropped and counted; too many of them stop the run, for a batch of survivors would be a biased one. What an
+interrupted run has left in its log is taken from there and not played again.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rlef_lightning.dialogue import ChatFormat, Prompts
-from rlef_lightning.errors import ExecutorError
+from rlef_lightning.errors import EngineError, ExecutorError, RLEFError, RolloutError
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
+from rlef_lightning.rollout.episode_log import EpisodeLog, Key
 from rlef_lightning.rollout.feedback import FeedbackSource, NoFeedback, OwnFeedback, RandomFeedback
 from rlef_lightning.rollout.play import BadCompletion, Seat, Table, derive_seed, play
 from rlef_lightning.rollout.schedule import Schedule
 from rlef_lightning.rollout.settings import Pace, PlaySettings
 from rlef_lightning.rollout.share import Share
+from rlef_lightning.rollout.watch import EngineWatch, EpisodeTimeout, watched, within
 from rlef_lightning.types import Episode, Problem
 
 
@@ -36,11 +39,18 @@ class Collection:
     """Number of episodes without a verdict, by reason."""
     seconds: float
     """Wall-clock time."""
+    restored_tokens: int = 0
+    """Response tokens of episodes that were read back and took no time."""
 
     @property
     def response_tokens(self) -> int:
         """Sampled tokens of all episodes."""
-        return sum(len(turn.completion.token_ids) for episode in self.episodes for turn in episode.turns)
+        return response_tokens(self.episodes)
+
+
+def response_tokens(episodes: Iterable[Episode]) -> int:
+    """Sampled tokens of all turns."""
+    return sum(len(turn.completion.token_ids) for episode in episodes for turn in episode.turns)
 
 
 Progress = Callable[[int, int], None]
@@ -74,64 +84,100 @@ class Collector:
         seed: int,
         progress: Progress | None = None,
         share: Share | None = None,
+        *,
+        log: EpisodeLog | None = None,
+        elsewhere: frozenset[Key] = frozenset(),
+        check: Callable[[], None] | None = None,
     ) -> Collection:
         """Play `settings.samples_per_problem` episodes of each problem; the seed decides every draw.
 
-        With a `share` other ranks play some of them, and the collection holds those that this rank played.
+        Args:
+            problems: Of which episodes are played; one may come twice.
+            settings: How they are played.
+            seed: Of this collection.
+            progress: See `Progress`.
+            share: With it other ranks play some of them; the collection holds those that this rank has.
+            log: What is in it is not played again; what ends is written to it.
+            elsewhere: Episodes that are in other ranks' logs; they are not played, and not returned here.
+            check: Called twice a second; what it raises ends the collection.
 
         Raises:
-            ExecutorError: more episodes were dropped than `Pace.max_dropped_share` allows.
-            EngineError: the engine failed.
+            ExecutorError, EngineError, RolloutError: more episodes were dropped than `Pace.max_dropped_share`
+                allows; the most frequent reason decides which.
+            EngineError: the engine failed, or answers nothing.
             DataError: a prompt does not fit into the context.
+            StoreError: the log cannot be written.
         """
-        await self._executor.start()
-        began = time.perf_counter()
-        feedback = await self._feedback(problems, settings, seed)
         seats = seats_of(problems, settings.samples_per_problem, seed)
-        episodes, dropped = await self._play_all(seats, settings, feedback, progress, share)
+        ledger = _Ledger(seats, self._pace.max_dropped_share, progress, log)
+        missing = ledger.missing(elsewhere)
+        if missing:
+            await self._executor.start()
+        began = time.perf_counter()
+        if missing:
+            feedback = await self._feedback(problems, settings, seed, check)
+            await self._play_all(missing, settings, feedback, ledger, share, check)
+        if log is not None:
+            log.finish(ledger.reasons())
         return Collection(
-            episodes=episodes,
+            episodes=ledger.in_order(),
             problems=len({problem.id for problem in problems}),
-            dropped=dropped,
+            dropped=ledger.dropped,
             seconds=time.perf_counter() - began,
+            restored_tokens=0 if log is None else response_tokens(log.restored.values()),
         )
 
     async def _feedback(
-        self, problems: Sequence[Problem], settings: PlaySettings, seed: int
+        self,
+        problems: Sequence[Problem],
+        settings: PlaySettings,
+        seed: int,
+        check: Callable[[], None] | None,
     ) -> FeedbackSource:
         if settings.feedback == "own":
             return OwnFeedback(self._prompts)
         if settings.feedback == "none":
             return NoFeedback(self._prompts)
         single = replace(settings, feedback="own", turn_limit=1, samples_per_problem=1)
-        donors = await self.collect(problems, single, derive_seed(seed, "donors"))
+        donors = await self.collect(problems, single, derive_seed(seed, "donors"), check=check)
         return RandomFeedback(donors.episodes, {p.id: p for p in problems}, self._prompts)
 
     async def _play_all(
         self,
-        seats: Sequence[Seat],
+        seats: Sequence[tuple[int, Seat]],
         settings: PlaySettings,
         feedback: FeedbackSource,
-        progress: Progress | None,
+        ledger: _Ledger,
         share: Share | None,
-    ) -> tuple[tuple[Episode, ...], Counter[str]]:
-        schedule = Schedule(self._engine, self._pace.reply_after_steps)
-        table = Table(
-            schedule=schedule,
-            executor=self._executor,
-            chat=self._chat,
-            prompts=self._prompts,
-            feedback=feedback,
-            settings=settings,
-            max_context_tokens=self._engine.max_context_tokens,
-        )
-        ledger = _Ledger(len(seats), self._pace.max_dropped_share, progress)
-        queue = iter(enumerate(seats)) if share is None else share.seats(seats)
+        check: Callable[[], None] | None,
+    ) -> None:
+        with EngineWatch(self._engine, self._pace.max_engine_silence_s) as engine:
+            schedule = Schedule(engine, self._pace.reply_after_steps)
+            table = Table(
+                schedule=schedule,
+                executor=self._executor,
+                chat=self._chat,
+                prompts=self._prompts,
+                feedback=feedback,
+                settings=settings,
+                max_context_tokens=self._engine.max_context_tokens,
+            )
+            queue, count = self._queue(seats, share)
+            limit_s = self._pace.max_episode_s
+            tasks = [asyncio.ensure_future(_play_from(queue, table, ledger, limit_s)) for _ in range(count)]
+            checks = [engine.check] if check is None else [engine.check, check]
+            await watched(schedule.run(tasks), checks)
+            if engine.forsaken:
+                engine.abort()
+
+    def _queue(
+        self, seats: Sequence[tuple[int, Seat]], share: Share | None
+    ) -> tuple[Iterator[tuple[int, Seat]], int]:
+        """What is to be played here, one after the other, and how many at a time."""
         limit = self._pace.max_in_flight
-        count = min(limit, len(seats)) if share is None else share.in_flight(limit, len(seats))
-        tasks = [asyncio.ensure_future(_play_from(queue, table, ledger)) for _ in range(count)]
-        await schedule.run(tasks)
-        return ledger.in_order(), ledger.dropped
+        if share is None:
+            return iter(seats), min(limit, len(seats))
+        return (seat for _, seat in share.seats(seats)), share.in_flight(limit, len(seats))
 
 
 def seats_of(problems: Sequence[Problem], samples_per_problem: int, seed: int) -> list[Seat]:
@@ -147,43 +193,91 @@ def seats_of(problems: Sequence[Problem], samples_per_problem: int, seed: int) -
     return seats
 
 
-async def _play_from(queue: Iterator[tuple[int, Seat]], table: Table, ledger: _Ledger) -> None:
+async def _play_from(
+    queue: Iterator[tuple[int, Seat]], table: Table, ledger: _Ledger, limit_s: float | None
+) -> None:
     for place, seat in queue:
         try:
-            ledger.keep(place, await play(seat, table))
+            ledger.keep(place, await within(play(seat, table), limit_s))
         except ExecutorError as error:
-            ledger.drop("executor", error)
+            ledger.drop(place, "executor", error)
         except BadCompletion as error:
-            ledger.drop("not_finite", error)
+            ledger.drop(place, "not_finite", error)
+        except EpisodeTimeout as error:
+            ledger.drop(place, "time_limit", error)
+
+
+_BOUNDARIES: dict[str, type[RLEFError]] = {
+    "executor": ExecutorError,
+    "not_finite": EngineError,
+    "time_limit": RolloutError,
+}
+"""Which error too many drops for a reason are."""
 
 
 class _Ledger:
     """Which episodes ended how."""
 
-    def __init__(self, total: int, max_dropped_share: float, progress: Progress | None) -> None:
-        self._total = total
-        self._limit = max_dropped_share
-        self._progress = progress
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        max_dropped_share: float,
+        progress: Progress | None,
+        log: EpisodeLog | None,
+    ) -> None:
+        self._seats, self._limit, self._progress, self._log = seats, max_dropped_share, progress, log
         self._episodes: dict[int, Episode] = {}
-        self.dropped: Counter[str] = Counter()
+        self._reasons: dict[int, str] = {}
+
+    def missing(self, elsewhere: frozenset[Key]) -> list[tuple[int, Seat]]:
+        """Seats and their places, without those that a log, this rank's or another's, has an end for."""
+        if self._log is not None:
+            for place, key in enumerate(map(_key, self._seats)):
+                if key in self._log.restored:
+                    self._episodes[place] = self._log.restored[key]
+                elif key in self._log.dropped:
+                    self._reasons[place] = self._log.dropped[key]
+        done = self._episodes.keys() | self._reasons.keys()
+        if done:
+            self._report()
+        return [
+            (place, seat)
+            for place, seat in enumerate(self._seats)
+            if place not in done and _key(seat) not in elsewhere
+        ]
 
     def keep(self, place: int, episode: Episode) -> None:
+        if self._log is not None:
+            self._log.append(episode)
         self._episodes[place] = episode
         self._report()
 
-    def drop(self, reason: str, error: Exception) -> None:
-        self.dropped[reason] += 1
-        count = self.dropped.total()
-        if count > self._limit * self._total:
-            raise ExecutorError(
-                f"{count} of {self._total} episodes were dropped {dict(self.dropped)}, more than "
+    def drop(self, place: int, reason: str, error: Exception) -> None:
+        self._reasons[place] = reason
+        dropped, total = self.dropped, len(self._seats)
+        if dropped.total() > self._limit * total:
+            raise _BOUNDARIES[dropped.most_common(1)[0][0]](
+                f"{dropped.total()} of {total} episodes were dropped {dict(dropped)}, more than "
                 f"data.pace.max_dropped_share={self._limit:g} allows; the last reason: {error}"
             ) from error
         self._report()
 
     def _report(self) -> None:
         if self._progress is not None:
-            self._progress(len(self._episodes) + self.dropped.total(), self._total)
+            self._progress(len(self._episodes) + len(self._reasons), len(self._seats))
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Number of drops by reason."""
+        return Counter(self._reasons.values())
+
+    def reasons(self) -> dict[Key, str]:
+        """Why each episode was dropped."""
+        return {_key(self._seats[place]): reason for place, reason in self._reasons.items()}
 
     def in_order(self) -> tuple[Episode, ...]:
         return tuple(self._episodes[place] for place in sorted(self._episodes))
+
+
+def _key(seat: Seat) -> Key:
+    return seat.problem.id, seat.sample_index

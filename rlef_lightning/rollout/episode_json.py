@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from rlef_lightning.types import Completion, Episode, Report, StopReason, TestResult, Turn, Verdict
@@ -10,7 +10,16 @@ from rlef_lightning.types import Completion, Episode, Report, StopReason, TestRe
 
 def episode_to_json(episode: Episode) -> dict[str, Any]:
     """Plain lists, numbers and strings; `episode_from_json` gives the same episode back."""
-    return asdict(episode)
+    return {field.name: _plain(getattr(episode, field.name)) for field in fields(episode)}
+
+
+def _plain(value: Any) -> Any:
+    """As `dataclasses.asdict`, which would copy every token id by itself."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value] if value and is_dataclass(value[0]) else list(value)
+    return value
 
 
 def episode_from_json(data: dict[str, Any]) -> Episode:

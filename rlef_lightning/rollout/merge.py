@@ -20,4 +20,5 @@ def merge(parts: Sequence[Collection], problems: Sequence[Problem], settings: Pl
         problems=parts[0].problems,
         dropped=sum((part.dropped for part in parts), Counter()),
         seconds=max(part.seconds for part in parts),
+        restored_tokens=sum(part.restored_tokens for part in parts),
     )

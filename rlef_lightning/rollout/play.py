@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from rlef_lightning.dialogue import ChatFormat, Prompts, extract_code, render_first_message
-from rlef_lightning.errors import DataError, RLEFError
+from rlef_lightning.errors import DataError, EngineError
 from rlef_lightning.execution import Executor
 from rlef_lightning.rollout.feedback import FeedbackSource
 from rlef_lightning.rollout.schedule import Schedule
@@ -19,7 +19,7 @@ from rlef_lightning.rollout.settings import PlaySettings
 from rlef_lightning.types import Completion, Episode, Problem, Report, StopReason, Turn
 
 
-class BadCompletion(RLEFError):
+class BadCompletion(EngineError):
     """The engine returned numbers that cannot be trained on."""
 
 

@@ -11,9 +11,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from rlef_lightning.generation import Engine
 from rlef_lightning.types import Completion, Sampling
 
 T = TypeVar("T")
@@ -21,6 +20,24 @@ T = TypeVar("T")
 PASSES = 4
 """Turns of the event loop between two engine steps. A program's reply takes three of them, from the socket to
 the request for the next response; with fewer it would reach the engine's batch some steps late."""
+
+
+class Sampler(Protocol):
+    """What a schedule needs of an engine; see `generation.Engine`."""
+
+    def submit(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
+    ) -> asyncio.Future[Completion]:
+        """Queue one request."""
+        ...
+
+    def step(self) -> None:
+        """Work on all of them."""
+        ...
+
+    def abort(self) -> None:
+        """Forget them."""
+        ...
 
 
 @dataclass(slots=True)
@@ -40,7 +57,7 @@ class Schedule:
         reply_after_steps: See `Pace.reply_after_steps`.
     """
 
-    def __init__(self, engine: Engine, reply_after_steps: int | None) -> None:
+    def __init__(self, engine: Sampler, reply_after_steps: int | None) -> None:
         self._engine = engine
         self._delay = reply_after_steps
         self._held: deque[_Held] = deque()
@@ -68,6 +85,8 @@ class Schedule:
         gate: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)
         self._held.append(_Held(due=self.steps + self._delay, work=task, gate=gate))
+        # An episode that is given up needs its program no longer.
+        gate.add_done_callback(lambda _: task.cancel())
         self._wake.set()
         return await gate
 
@@ -115,8 +134,11 @@ class Schedule:
     async def _release_due(self) -> None:
         while self._held and self._held[0].due <= self.steps:
             held = self._held.popleft()
+            await asyncio.wait([held.work])  # unlike awaiting it, survives that the program is given up
+            if held.gate.done():
+                continue
             try:
-                held.gate.set_result(await held.work)
+                held.gate.set_result(held.work.result())
             except Exception as error:
                 held.gate.set_exception(error)
             # The episode runs up to its next wait before the next reply is handed on: a fixed order.

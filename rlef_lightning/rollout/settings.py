@@ -56,9 +56,18 @@ class Pace:
     repeated bit for bit; slower programs hold up the engine."""
     max_dropped_share: float = 0.02
     """A collection in which more than this share of the episodes is dropped (sandbox failures, numbers that
-    are not finite) stops the run."""
+    are not finite, episodes that do not end) stops the run."""
+    max_episode_s: float | None = 3600.0
+    """Seconds on the clock after which an episode is dropped, waiting included; null: never."""
+    max_engine_silence_s: float | None = 600.0
+    """Seconds of stepping without an answer to any request after which the engine counts as hung and the run
+    ends; null: never."""
 
     def __post_init__(self) -> None:
+        for name in ("max_episode_s", "max_engine_silence_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds > 0:
+                raise ConfigError(f"{name} is {seconds:g}; it must be null or more than 0")
         if self.max_in_flight < 1:
             raise ConfigError(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
         if self.reply_after_steps is not None and self.reply_after_steps < 1:

@@ -1,7 +1,7 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
     types, errors <- middle rooms <- rollout <- ranks
-        <- evaluation, scoring, checks, collecting <- loaders
+        <- evaluation, scoring, checks, collecting, sharded <- loaders
         <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may

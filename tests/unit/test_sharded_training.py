@@ -129,7 +129,7 @@ def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
         assert min(timeless["train/gradient_norm_policy"], timeless["train/gradient_norm_value"]) > 0.01
         for name, shard in module.named_parameters():
             assert isinstance(shard, DTensor)  # resharded after every pass
-            # Adam makes steps of 1e-3 of the smallest gradients, rounding and all. Their size is in the norms.
+            # Adam makes steps of 1e-3 of the smallest gradients, rounding and all; the norms have their size.
             torch.testing.assert_close(shard.full_tensor(), one["weights"][name], atol=5e-5, rtol=1e-5)
         _weights_for_the_engine_are_whole(module, one["engine"])
         _no_more_than_a_layer_is_whole(module, one["engine"])

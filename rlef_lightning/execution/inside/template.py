@@ -5,7 +5,7 @@ was freed. So programs are copies of this process instead, which is itself a cop
 its first job. It does nothing between two forks, so the kernel has few pages to copy for it, and none for
 the runner. The walls that need not know the program it puts up around itself: every copy inherits them.
 
-It shares the runner's table of descriptors; its copies have the runner for their parent, which waits for them.
+It shares the runner's table of descriptors. The runner is its copies' parent, and waits for them.
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ class ScriptedEngine:
         done = [waiting for waiting in self._waiting if waiting.steps_left <= 0]
         self._waiting = [waiting for waiting in self._waiting if waiting.steps_left > 0]
         for waiting in done:
-            waiting.future.set_result(waiting.answer)
+            if not waiting.future.done():  # given up
+                waiting.future.set_result(waiting.answer)
         self._gauge.add(-len(done))
 
     def abort(self) -> None:
