@@ -109,16 +109,21 @@ def _run(args: list[str], *, from_command_line: bool) -> None:
     _command_line(args, from_command_line=from_command_line, only_parse=False)
 
 
+def _silence() -> None:
+    """What Lightning says at every start and nobody needs."""
+    # It recommends a product of its makers.
+    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    tips.addFilter(lambda record: "Tip:" not in record.getMessage())
+    # vLLM's process group of one makes it believe that there are several processes.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
+
+
 def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool) -> Any:
     """Run a command of Lightning's, or only read its options: they are returned."""
     import jsonargparse
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-    # Lightning recommends a product of its makers at every start.
-    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    tips.addFilter(lambda record: "Tip:" not in record.getMessage())
-    # One process: vLLM's process group of one makes Lightning believe that there are several.
-    warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
+    _silence()
     from rlef_lightning.datamodule import RolloutDataModule
     from rlef_lightning.learning.objectives import Objective
     from rlef_lightning.module import RLEFModule

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 
 from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
 from rlef_lightning.collecting import collect, let_sleep
-from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
-from rlef_lightning.errors import ConfigError, DataError
+from rlef_lightning.dialogue import ChatFormat, Prompts
+from rlef_lightning.errors import ConfigError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
@@ -36,6 +36,7 @@ from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.rollout import Collection, Collector, EpisodeLog, Pace, PlaySettings, Share, Store
 from rlef_lightning.rollout.episode_log import Key
+from rlef_lightning.rollout.fitting import fitting
 from rlef_lightning.rollout.order import epoch_problems
 from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.rollout.store import Origin, Writer, fingerprint, problems_fingerprint
@@ -147,7 +148,7 @@ class RolloutDataModule(L.LightningDataModule):
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
-        self._splits = {split: self._fitting(self.problems.problems(split), split) for split in needed}
+        self._splits = {split: self._fitting(split) for split in needed}
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
         let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
@@ -171,24 +172,10 @@ class RolloutDataModule(L.LightningDataModule):
         except Exception:  # the first error is the one to report
             logging.getLogger(__name__).exception("while cleaning up after %r", exception)
 
-    def _fitting(self, problems: Sequence[Problem], split: Split) -> Sequence[Problem]:
+    def _fitting(self, split: Split) -> Sequence[Problem]:
         room = self.engine.max_context_tokens - self._response_limit(split)
-        kept = []
-        for problem in problems:
-            length = len(self._chat.first_prompt(render_first_message(self.prompts, problem.statement)))
-            if length <= room:
-                kept.append(problem)
-            elif self.long_prompts == "error":
-                raise DataError(
-                    f"the first prompt of {split} problem {problem.id!r} has {length} tokens, the context "
-                    f"leaves {room}: raise data.engine.init_args.max_context_tokens, lower "
-                    "max_response_tokens, or set data.long_prompts to 'skip'"
-                )
-        if not kept:
-            raise DataError(
-                f"no {split} problem is left of {len(problems)}: all prompts exceed {room} tokens"
-            )
-        return kept
+        problems = self.problems.problems(split)
+        return fitting(problems, split, self._chat, self.prompts, room, skip=self.long_prompts == "skip")
 
     def _response_limit(self, split: Split) -> int:
         """Most tokens of a response that any play of this split may sample."""
@@ -294,18 +281,8 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            return self._runner.run(
-                self._collector.collect(
-                    problems,
-                    play,
-                    seed,
-                    progress,
-                    share,
-                    log=log,
-                    elsewhere=elsewhere,
-                    check=self._heed_signal,
-                )
-            )
+            stored = {"log": log, "elsewhere": elsewhere, "check": self._heed_signal}
+            return self._runner.run(self._collector.collect(problems, play, seed, progress, share, **stored))
         except _Stopped:
             # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
             raise SIGTERMException from None

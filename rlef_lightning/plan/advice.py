@@ -88,7 +88,7 @@ def _room(asked: Asked, shapes: Shapes, bytes_of: Memory, hardware: Hardware) ->
     cure = {
         "sampling": "lower data.engine.init_args.gpu_memory_utilization, or set model.offload_reference",
         "scoring": "lower model.pack_tokens, or set model.offload_reference",
-        "updating": "set model.recompute_activations, lower model.pack_tokens, or set model.offload_reference",
+        "updating": "set model.recompute_activations or model.offload_reference, lower model.pack_tokens",
     }
     for phase, what in cure.items():
         if (total := bytes_of.total(phase)) > limit:
