@@ -281,8 +281,12 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            stored = {"log": log, "elsewhere": elsewhere, "check": self._heed_signal}
-            return self._runner.run(self._collector.collect(problems, play, seed, progress, share, **stored))
+            check = self._heed_signal
+            return self._runner.run(
+                self._collector.collect(
+                    problems, play, seed, progress, share, log=log, elsewhere=elsewhere, check=check
+                )
+            )
         except _Stopped:
             # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
             raise SIGTERMException from None

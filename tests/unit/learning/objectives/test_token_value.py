@@ -1,7 +1,5 @@
 """One value and one advantage for each response token, over all turns of an episode."""
 
-from dataclasses import replace
-
 import pytest
 
 from rlef_lightning.errors import ConfigError
@@ -79,7 +77,7 @@ def test_wrong_counts(batch, turn, episode):
         objective().score(episodes, policy, reference, [[[0.25, 0.5]], [[0.0]]])
     with pytest.raises(ValueError, match=r"rewards is \(3,\) and values \(2,\)"):
         objective().score(episodes, policy, reference, [[[0.25], [-0.5]], [[0.0]]])
-    empty = episode(replace(turn((1,), ())))
+    empty = episode(turn((1,), ()))
     with pytest.raises(ValueError, match="response without tokens"):
         objective().score([empty], [[[]]], [[[]]], [[[]]])
 
