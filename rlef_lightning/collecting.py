@@ -34,12 +34,15 @@ def collect(
     """
     shared = engine if isinstance(engine, SharedEngine) else None
     counter = ranks.counter()
+    ranks_per_engine = 1 if shared is None else shared.ranks_per_engine
     share = None
     if ranks.size > 1:
-        players = ranks.size // (1 if shared is None else shared.ranks_per_engine)
+        players = ranks.size // ranks_per_engine
         share = Share(counter=counter, players=players, samples_per_problem=settings.samples_per_problem)
-    work = partial(play_share, share)
-    parts = ranks.together(work if shared is None else partial(shared.lead, work), counter)
+    work: Callable[[], Collection | None] = partial(play_share, share)
+    if shared is not None:
+        work = partial(shared.lead, work)
+    parts = ranks.together(work, counter, tell=ranks_per_engine == 1)
     let_sleep(engine)
     whole = merge([part for part in parts if part is not None], problems, settings)
     _check_dropped(whole, len(problems) * settings.samples_per_problem, pace)

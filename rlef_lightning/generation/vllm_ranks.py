@@ -48,25 +48,33 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
 
 @contextmanager
 def rank_in_environment() -> Iterator[None]:
-    """vLLM reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process."""
+    """What vLLM reads of a launcher, for the time of its start; then the variables are as they were.
+
+    It reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process. On a CPU it
+    sets LOCAL_WORLD_SIZE to the ranks of one engine, and the executor would take a rank for a process alone.
+    """
     import torch
     import torch.distributed as dist
 
     if not dist.is_initialized():
         yield
         return
-    before = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK")}
+    before = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     device = torch.cuda.current_device() if torch.cuda.is_available() else dist.get_rank()
     os.environ["RANK"] = str(dist.get_rank())
     os.environ["LOCAL_RANK"] = before["LOCAL_RANK"] or str(device)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _restore(before)
+
+
+def _restore(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def shut_down(llm: Any, *, owned: bool) -> None:
