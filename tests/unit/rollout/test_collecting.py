@@ -62,7 +62,7 @@ def test_an_engine_that_can_neither_sleep_nor_share_is_an_engine_too() -> None:
 
 def test_failures_stay_what_they_are() -> None:
     engine = ScriptedEngine(RIGHT, fail_at_step=0)
-    with pytest.raises(EngineError, match="^the step fails$"):
+    with pytest.raises(EngineError, match=r"^the step fails$"):
         collected(engine)
     with pytest.raises(ExecutorError, match="more than"):
         collected(ScriptedEngine(dialogues(always(NAMES, program("break")))), Pace(max_dropped_share=0.5))
