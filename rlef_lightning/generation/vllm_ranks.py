@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 from rlef_lightning.errors import EngineError
 
@@ -43,7 +44,28 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
     if ranks_per_engine > 1:
         # Each rank schedules by itself, so nothing may depend on when a rank's results are there.
         arguments["async_scheduling"] = False
+        if not _on_gpu():
+            arguments["worker_cls"] = "rlef_lightning.generation.vllm_worker.NamedCPUWorker"
     return arguments
+
+
+def name_run() -> None:
+    """Agree with the other ranks on a name for this run's shared memory on a CPU; all ranks must call it."""
+    import torch.distributed as dist
+
+    if _on_gpu():
+        return
+    from rlef_lightning.generation.vllm_worker import NamedCPUWorker
+
+    names = [uuid4().hex]
+    dist.broadcast_object_list(names, src=0)
+    NamedCPUWorker.run_name = names[0]
+
+
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @contextmanager

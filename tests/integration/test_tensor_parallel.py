@@ -82,6 +82,8 @@ def check(rank: int, folder: str) -> None:
     engine.start(folder, [STOP])
     assert launcher == {n: value for n, value in os.environ.items() if "RANK" in n or "WORLD" in n}
     module, ranks = sharded(folder), Ranks(60.0)
+    # Under vLLM's own name for it another run on this machine would find the shared memory of this one.
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("-tp")]
     probe = probe_sequences(64, [STOP])
     for version in (1, 2):
         model = move(module, folder, version)

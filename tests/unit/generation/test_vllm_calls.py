@@ -155,4 +155,8 @@ def test_ranks_of_one_engine_do_not_schedule_ahead(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(vllm_ranks, "world_size", lambda: 4)
     launcher = {"distributed_executor_backend": "external_launcher"}
     assert rank_arguments(1) == {**launcher, "tensor_parallel_size": 1}
-    assert rank_arguments(2) == {**launcher, "tensor_parallel_size": 2, "async_scheduling": False}
+    together = {**launcher, "tensor_parallel_size": 2, "async_scheduling": False}
+    worker = "rlef_lightning.generation.vllm_worker.NamedCPUWorker"
+    assert rank_arguments(2) == {**together, "worker_cls": worker}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert rank_arguments(2) == together
