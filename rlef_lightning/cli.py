@@ -67,9 +67,17 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         if unused:
             start_without_stand_ins()
+        if lost_rank(error):
+            _fail(f"another process of this run has ended, or hangs; its messages say why ({error})", error)
         if type(error).__name__ != "MisconfigurationException":
             raise
         _fail(str(error), error)
+
+
+def lost_rank(error: Exception) -> bool:
+    """True when a computation with other processes broke off, by gloo or NCCL."""
+    broken = type(error).__name__ in ("DistBackendError", "DistNetworkError")
+    return broken or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
 
 
 def _fail(message: str, error: BaseException) -> NoReturn:

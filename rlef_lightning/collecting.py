@@ -38,14 +38,16 @@ def collect(
     """
     shared = engine if isinstance(engine, SharedEngine) else None
     counter = ranks.counter()
+    ranks_per_engine = 1 if shared is None else shared.ranks_per_engine
     share = None
     if ranks.size > 1:
-        players = ranks.size // (1 if shared is None else shared.ranks_per_engine)
+        players = ranks.size // ranks_per_engine
         share = Share(counter=counter, players=players, samples_per_problem=settings.samples_per_problem)
     work = partial(play_share, share, _elsewhere(ranks, log))
     if shared is not None:
         work = partial(_lead, shared, work, problems, log)
-    whole = merge(ranks.together(work, counter), problems, settings)
+    parts = ranks.together(work, counter, tell=ranks_per_engine == 1)
+    whole = merge(parts, problems, settings)
     let_sleep(engine)
     _check_dropped(whole, len(problems) * settings.samples_per_problem, pace)
     return whole

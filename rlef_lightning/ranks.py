@@ -78,12 +78,16 @@ class Ranks:
             ) from error
         return parts  # type: ignore[return-value]
 
-    def together(self, work: Callable[[], T], counter: Counter | None = None) -> list[T]:
+    def together(
+        self, work: Callable[[], T], counter: Counter | None = None, *, tell: bool = True
+    ) -> list[T]:
         """Each rank's work at the same time, and everyone's result: all of them succeed, or all of them fail.
 
         Args:
             work: This rank's part.
             counter: Hands out the work: closed after a failure, so that the others finish soon.
+            tell: After a failure here, wait until the others have come and tell them why. Not where another
+                rank may stand in the middle of a computation with this one, which only this one's end ends.
 
         Raises:
             RankError: the work of another rank failed; its reason is quoted. A failure of this rank's own
@@ -93,7 +97,7 @@ class Ranks:
             outcome: tuple[T | None, str] = (work(), "")
         except Exception as error:
             if self.size > 1:
-                self._tell_failure(error, counter)
+                self._tell_failure(error, counter, tell=tell)
             raise
         results = self.gather(outcome)
         failures = [f"rank {rank} failed: {reason}" for rank, (_, reason) in enumerate(results) if reason]
@@ -101,12 +105,13 @@ class Ranks:
             raise RankError("; ".join(failures))
         return [result for result, _ in results]  # type: ignore[misc]
 
-    def _tell_failure(self, error: Exception, counter: Counter | None) -> None:
+    def _tell_failure(self, error: Exception, counter: Counter | None, *, tell: bool) -> None:
         # Where the others are gone, too, this rank's own failure is the one to report.
         with contextlib.suppress(RankError):
             if counter is not None:
                 counter.close()
-            self.gather((None, f"{type(error).__name__}: {error}"))
+            if tell:
+                self.gather((None, f"{type(error).__name__}: {error}"))
 
     def counter(self) -> Counter:
         """A new counter, from 0, that all ranks have in common."""

@@ -65,6 +65,7 @@ class Leader:
         self._core, self._channel = core, channel
         self._calls: list[tuple[str, tuple[Any, ...]]] = []
         self._seen = 0
+        self._in_step = False
 
     def add_request(self, request_id: str, prompt: Any, parameters: Any) -> None:
         """Here at once; there before the next step. What is refused here is not handed on."""
@@ -79,12 +80,20 @@ class Leader:
     def step(self) -> list[Any]:
         """One step on all ranks."""
         self._send()
+        self._in_step = True
         outputs = list(self._core.step())
+        self._in_step = False
         self._seen = digest(outputs, self._seen)
         return outputs
 
     def end(self, failure: str = "") -> None:
-        """Send the followers home."""
+        """Send the followers home.
+
+        After a step that failed here they may stand in the middle of it and hear nothing: then the end of
+        this process is what ends them, and to wait for them would put it off.
+        """
+        if self._in_step:
+            return
         self._send(ended=True, failure=failure)
 
     def _send(self, *, ended: bool = False, failure: str = "") -> None:

@@ -1,7 +1,7 @@
 """Engine protocol -> vLLM, in the training processes, on CPU and GPU alike.
 
 Weights always come from the trainer, never from disk, so there is one source of truth. Only this file and
-vllm_ranks.py import vllm; it does not tokenise and does not know what a turn is.
+its neighbours vllm_*.py import vllm; it does not tokenise and does not know what a turn is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rlef_lightning.errors import EngineError, RLEFError
+from rlef_lightning.generation import vllm_ranks
 from rlef_lightning.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -130,21 +131,21 @@ class VLLMEngine:
         import torch.distributed as dist
 
         from rlef_lightning.generation.following import engine_groups
-        from rlef_lightning.generation.vllm_ranks import rank_arguments, rank_in_environment, world_size
 
-        ranks = rank_arguments(self._ranks_per_engine)
+        ranks = vllm_ranks.rank_arguments(self._ranks_per_engine)
         self._owns_groups = not dist.is_initialized()
         if self._ranks_per_engine > 1:
             leader, self._channel = engine_groups(self._ranks_per_engine, self.rank_timeout_s)
             self._leads = leader == dist.get_rank()
+            vllm_ranks.name_run()
         try:
-            with self._compiling(), rank_in_environment():
+            with self._compiling(), vllm_ranks.rank_in_environment():
                 self._llm = llm(model_folder, **(self._arguments() | ranks | self.extra))
         except Exception as error:
             raise EngineError(
                 f"vLLM could not start on {model_folder!r} with dtype={self.dtype}, "
                 f"max_context_tokens={self._max_context_tokens}, max_sequences={self.max_sequences}, "
-                f"{world_size()} processes and ranks_per_engine={self._ranks_per_engine}: {error}"
+                f"{vllm_ranks.world_size()} processes and ranks_per_engine={self._ranks_per_engine}: {error}"
                 ". Change data.engine.init_args, or the memory left to the engine"
             ) from error
 
@@ -323,9 +324,7 @@ class VLLMEngine:
         return [done[name] for name in names]
 
     def _wake(self, tag: str) -> None:
-        from rlef_lightning.generation.vllm_ranks import release_cached_memory
-
-        release_cached_memory()
+        vllm_ranks.release_cached_memory()
         try:
             self._llm.wake_up(tags=[tag])
         except Exception as error:
@@ -344,10 +343,8 @@ class VLLMEngine:
 
     def close(self) -> None:
         """Free the engine's memory, and the process groups that vLLM made."""
-        from rlef_lightning.generation.vllm_ranks import shut_down
-
         self._waiting.clear()
         self._leader, self._channel, self._asleep = None, None, False
         llm, self._llm = self._llm, None
         if llm is not None:
-            shut_down(llm, owned=self._owns_groups)
+            vllm_ranks.shut_down(llm, owned=self._owns_groups)

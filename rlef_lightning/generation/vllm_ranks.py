@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 from rlef_lightning.errors import EngineError
 
@@ -43,30 +44,59 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
     if ranks_per_engine > 1:
         # Each rank schedules by itself, so nothing may depend on when a rank's results are there.
         arguments["async_scheduling"] = False
+        if not _on_gpu():
+            arguments["worker_cls"] = "rlef_lightning.generation.vllm_worker.NamedCPUWorker"
     return arguments
+
+
+def name_run() -> None:
+    """Agree with the other ranks on a name for this run's shared memory on a CPU; all ranks must call it."""
+    import torch.distributed as dist
+
+    if _on_gpu():
+        return
+    from rlef_lightning.generation.vllm_worker import NamedCPUWorker
+
+    names = [uuid4().hex]
+    dist.broadcast_object_list(names, src=0)
+    NamedCPUWorker.run_name = names[0]
+
+
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @contextmanager
 def rank_in_environment() -> Iterator[None]:
-    """vLLM reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process."""
+    """What vLLM reads of a launcher, for the time of its start; then the variables are as they were.
+
+    It reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process. On a CPU it
+    sets LOCAL_WORLD_SIZE to the ranks of one engine, and the executor would take a rank for a process alone.
+    """
     import torch
     import torch.distributed as dist
 
     if not dist.is_initialized():
         yield
         return
-    before = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK")}
+    before = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
     device = torch.cuda.current_device() if torch.cuda.is_available() else dist.get_rank()
     os.environ["RANK"] = str(dist.get_rank())
     os.environ["LOCAL_RANK"] = before["LOCAL_RANK"] or str(device)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _restore(before)
+
+
+def _restore(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def shut_down(llm: Any, *, owned: bool) -> None:

@@ -17,19 +17,24 @@ import torch.multiprocessing as mp
 
 from rlef_lightning.errors import EngineError, RankError
 from rlef_lightning.generation.following import Broadcast, Leader, engine_groups, follow, lead
+from rlef_lightning.ranks import Ranks
 from tests.two_ranks import on_two_ranks
 
 pytestmark = pytest.mark.slow
 
 SCHEDULES = 200
+LIMIT_S = 200.0
+"""Time-out of the ranks; what hangs until then is found by `SOON_S`."""
+SOON_S = 60.0
 
 
 class LockstepCore:
     """Computes each step with the other rank, and sees at once when that one has other requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, fail_at_step: int | None = None) -> None:
         self.running: dict[str, int] = {}
         self.steps = 0
+        self._fail_at_step = fail_at_step
 
     def add_request(self, request_id: str, prompt: Any, parameters: Any) -> None:
         self.running[request_id] = len(prompt)
@@ -40,6 +45,8 @@ class LockstepCore:
 
     def step(self) -> list[Any]:
         self.steps += 1
+        if self.steps == self._fail_at_step:
+            raise EngineError("out of memory")
         own = zlib.crc32(repr(sorted(self.running.items())).encode())
         both = torch.tensor([own, -own])
         dist.all_reduce(both, op=dist.ReduceOp.MAX)
@@ -109,34 +116,43 @@ def test_a_failing_leader_takes_its_follower_along() -> None:
     on_two_ranks(failing_leader)
 
 
-def one_dies(rank: int, store: str, dying: int) -> None:
+def one_ends(rank: int, store: str, ending: int, how: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    _, channel = engine_groups(2, 30.0)
-    if rank == dying:
+    ranks, (_, channel) = Ranks(LIMIT_S), engine_groups(2, LIMIT_S)
+    if rank == ending and how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    with pytest.raises(RankError, match="rank 0 leads a tensor-parallel engine: "):
-        _go_on(rank, channel)
-    Path(f"{store}.told").touch()
+    core = LockstepCore(fail_at_step=5 if rank == ending else None)
+    # The one that fails raises its own error; the other one's collective breaks off, in gloo or the channel.
+    with pytest.raises((EngineError, RankError, RuntimeError)):
+        ranks.together(lambda: go_on(rank, core, channel), tell=False)
+    Path(f"{store}.{rank}").touch()
 
 
-def _go_on(rank: int, channel: Broadcast) -> None:
+def go_on(rank: int, core: LockstepCore, channel: Broadcast) -> None:
     """For ever, were it not for the other one."""
     if rank == 1:
-        return follow(LockstepCore(), channel)
-    leader = Leader(SimpleNamespace(step=list), channel)  # type: ignore[arg-type]
+        return follow(core, channel)
+    leader = Leader(core, channel)
+    return lead(leader, lambda: step_on(leader))
+
+
+def step_on(leader: Leader) -> None:
     while True:
         leader.step()
 
 
-@pytest.mark.parametrize("dying", [0, 1])
-def test_a_rank_that_is_killed_ends_the_other(tmp_path: Path, dying: int) -> None:
+@pytest.mark.parametrize("how", ["killed", "fails in a step"])
+@pytest.mark.parametrize("ending", [0, 1])
+def test_a_rank_that_ends_in_the_middle_ends_the_other(tmp_path: Path, ending: int, how: str) -> None:
     context = mp.get_context("spawn")
     store = str(tmp_path / "store")
-    both = [context.Process(target=one_dies, args=(rank, store, dying)) for rank in range(2)]
+    both = [context.Process(target=one_ends, args=(rank, store, ending, how)) for rank in range(2)]
     for process in both:
         process.start()
-    both[1 - dying].join(timeout=100)
-    both[dying].join(timeout=100)
-    assert both[1 - dying].exitcode == 0
-    assert both[dying].exitcode == -signal.SIGKILL
-    assert Path(f"{store}.told").exists()
+    both[ending].join(timeout=SOON_S)
+    both[1 - ending].join(timeout=SOON_S)
+    expected = [0, 0]
+    if how == "killed":
+        expected[ending] = -signal.SIGKILL
+    assert [process.exitcode for process in both] == expected
+    assert Path(f"{store}.{1 - ending}").exists()

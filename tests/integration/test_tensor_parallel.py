@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -77,8 +78,12 @@ def check(rank: int, folder: str) -> None:
         ranks_per_engine=2,
         rank_timeout_s=60.0,
     )
+    launcher = {name: value for name, value in os.environ.items() if "RANK" in name or "WORLD" in name}
     engine.start(folder, [STOP])
+    assert launcher == {n: value for n, value in os.environ.items() if "RANK" in n or "WORLD" in n}
     module, ranks = sharded(folder), Ranks(60.0)
+    # Under vLLM's own name for it another run on this machine would find the shared memory of this one.
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("-tp")]
     probe = probe_sequences(64, [STOP])
     for version in (1, 2):
         model = move(module, folder, version)

@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
-    "vllm": {"generation/vllm.py", "generation/vllm_ranks.py"},
+    "vllm": {"generation/vllm.py", "generation/vllm_ranks.py", "generation/vllm_worker.py"},
     "lightning": {"module.py", "datamodule.py", "checks.py", "sharded.py", "callbacks", "cli.py"},
     "torch": {
         "learning",

@@ -117,11 +117,11 @@ def alone(folder: str) -> dict[str, Any]:
 def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
     for folder, one in expected.items():
         module, scored, logged = trained(folder, Ranks(60.0))
-        for sample, whole in zip(scored.samples, one["samples"], strict=True):
-            assert sample.token_ids == whole.token_ids
-            assert sample.policy_logprobs == pytest.approx(whole.policy_logprobs, abs=1e-5)
+        for sample, expects in zip(scored.samples, one["samples"], strict=True):
+            assert sample.token_ids == expects.token_ids
+            assert sample.policy_logprobs == pytest.approx(expects.policy_logprobs, abs=1e-5)
             assert [span.advantage for span in sample.spans] == pytest.approx(
-                [span.advantage for span in whole.spans], abs=1e-4
+                [span.advantage for span in expects.spans], abs=1e-4
             )
         assert scored.metrics == pytest.approx(one["metrics"], abs=1e-5)
         timeless = {name: logged[name] for name in one["logged"]}
@@ -129,8 +129,9 @@ def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
         assert min(timeless["train/gradient_norm_policy"], timeless["train/gradient_norm_value"]) > 0.01
         for name, shard in module.named_parameters():
             assert isinstance(shard, DTensor)  # resharded after every pass
-            # Adam makes steps of 1e-3 of the smallest gradients, rounding and all; the norms have their size.
-            torch.testing.assert_close(shard.full_tensor(), one["weights"][name], atol=5e-5, rtol=1e-5)
+            # Adam makes steps of 1e-3 of the smallest gradients, rounding and all; the norms show their size.
+            whole = shard.full_tensor()
+            torch.testing.assert_close(whole, one["weights"][name], atol=5e-5, rtol=1e-5)
         _weights_for_the_engine_are_whole(module, one["engine"])
         _no_more_than_a_layer_is_whole(module, one["engine"])
 

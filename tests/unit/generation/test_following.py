@@ -118,6 +118,16 @@ def test_a_leader_that_fails_sends_its_followers_home_with_the_reason() -> None:
         follow(NotingCore(), wire)
 
 
+def test_a_leader_that_fails_in_a_step_does_not_wait_for_its_followers() -> None:
+    core, wire = NotingCore(), Wire()
+    leader = Leader(core, wire)
+    leader.step()
+    core.step = fail  # type: ignore[method-assign,assignment]
+    with pytest.raises(EngineError, match="out of memory"):
+        lead(leader, leader.step)
+    assert len(wire.sent) == 2  # one for each step; the followers stand in the second
+
+
 def test_a_follower_that_samples_other_tokens_says_so_before_the_next_step() -> None:
     first, other, wire = NotingCore(), NotingCore(token=2), Wire()
     leader = Leader(first, wire)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from rlef_lightning.errors import EngineError
 from rlef_lightning.generation import SharedEngine, SleepingEngine, VLLMEngine, vllm_ranks
-from rlef_lightning.generation.vllm_ranks import rank_arguments
+from rlef_lightning.generation.vllm_ranks import rank_arguments, rank_in_environment
 
 
 class NotingLLM:
@@ -136,8 +137,26 @@ def test_ranks_that_cannot_be_divided_into_engines_are_refused(
         rank_arguments(parts)
 
 
+@pytest.mark.parametrize(("local", "seen"), [(None, "3"), ("1", "1")])
+def test_the_launchers_variables_are_as_they_were_after_the_start(
+    monkeypatch: pytest.MonkeyPatch, local: str | None, seen: str
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    before = {"WORLD_SIZE": "4"} | ({} if local is None else {"LOCAL_RANK": local})
+    monkeypatch.setattr(os, "environ", dict(before))
+    with rank_in_environment():
+        assert (os.environ["RANK"], os.environ["LOCAL_RANK"]) == ("3", seen)
+        os.environ["LOCAL_WORLD_SIZE"] = "1"  # as vLLM does on a CPU: ranks of one engine
+    assert os.environ == before
+
+
 def test_ranks_of_one_engine_do_not_schedule_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_ranks, "world_size", lambda: 4)
     launcher = {"distributed_executor_backend": "external_launcher"}
     assert rank_arguments(1) == {**launcher, "tensor_parallel_size": 1}
-    assert rank_arguments(2) == {**launcher, "tensor_parallel_size": 2, "async_scheduling": False}
+    together = {**launcher, "tensor_parallel_size": 2, "async_scheduling": False}
+    worker = "rlef_lightning.generation.vllm_worker.NamedCPUWorker"
+    assert rank_arguments(2) == {**together, "worker_cls": worker}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert rank_arguments(2) == together
