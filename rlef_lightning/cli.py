@@ -136,11 +136,10 @@ def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool)
     from rlef_lightning.learning.objectives import Objective
     from rlef_lightning.module import RLEFModule
 
+    # The sentences under dataclass fields are their options' help. An objective is a data class, and yet one
+    # of several by class_path; without one, the values are PPO's.
     jsonargparse.set_parsing_settings(
-        # The sentences under dataclass fields are their options' help.
-        docstring_parse_attribute_docstrings=True,
-        # A data class, and yet one of several by class_path; without one, the values are PPO's.
-        subclasses_enabled=[Objective],
+        docstring_parse_attribute_docstrings=True, subclasses_enabled=[Objective]
     )
 
     class RLEFCLI(LightningCLI):
@@ -154,14 +153,7 @@ def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool)
             """Options come from the config alone. Lightning would read the checkpoint here already, to lay
             hyper-parameters that were saved in it over the config and the command line."""
 
-        def before_validate(self) -> None:
-            require_last(self)
-
-        def before_test(self) -> None:
-            require_last(self)
-
-        def before_predict(self) -> None:
-            require_last(self)
+        before_validate = before_test = before_predict = require_last
 
         @staticmethod
         def subcommands() -> dict[str, set[str]]:

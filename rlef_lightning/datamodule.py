@@ -27,10 +27,8 @@ from rlef_lightning.errors import ConfigError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
-from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.loaders import Played, loader
-from rlef_lightning.models.digest import WeightsDigest
 from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
@@ -39,7 +37,8 @@ from rlef_lightning.rollout.episode_log import Key
 from rlef_lightning.rollout.fitting import fitting
 from rlef_lightning.rollout.order import epoch_problems
 from rlef_lightning.rollout.play import derive_seed
-from rlef_lightning.rollout.store import Origin, Writer, fingerprint, problems_fingerprint
+from rlef_lightning.rollout.store import Origin, Writer, problems_fingerprint, settings_fingerprint
+from rlef_lightning.syncing import sync
 from rlef_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -275,13 +274,10 @@ class RolloutDataModule(L.LightningDataModule):
         share: Share | None,
         elsewhere: frozenset[Key],
     ) -> Collection:
-        def progress(done: int, total: int) -> None:
-            self._tell(phase, done, total)
-
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            check = self._heed_signal
+            progress, check = partial(self._tell, phase), self._heed_signal
             return self._runner.run(
                 self._collector.collect(
                     problems, play, seed, progress, share, log=log, elsewhere=elsewhere, check=check
@@ -306,23 +302,21 @@ class RolloutDataModule(L.LightningDataModule):
             epoch=self._epoch if self._trainer.state.fn == "fit" else None,
             seed=seed,
             weights=self._weights,
-            settings=self._fingerprint(play),
+            settings=settings_fingerprint(
+                [play, self.prompts, self.system_prompt, self.template_arguments],
+                self._tokenizer,
+                [self.engine, self.executor],
+                self.engine.max_context_tokens,
+            ),  # fmt: skip
             problems=problems_fingerprint(problems),
         )
-        rank, world_size = self._trainer.global_rank, self._trainer.world_size
-        writer = Writer(rank=rank, world_size=world_size, policy_version=self.engine.policy_version)
+        version, ranks = self.engine.policy_version, self._ranks
+        writer = Writer(rank=ranks.rank, world_size=ranks.size, policy_version=version)
         log = EpisodeLog(self.store, origin, writer)
         if log.restored:
             asked = len(problems) * play.samples_per_problem
             rank_zero_info(f"{len(log.restored)} of {asked} episodes are read back from {log.path}")
         return log
-
-    def _fingerprint(self, play: PlaySettings) -> str:
-        """Of all that decides an episode besides weights, problem and seed."""
-        dialogue = [self.prompts, self.system_prompt, self.template_arguments]
-        tokenizer = [self._tokenizer.chat_template, self._tokenizer.backend_tokenizer.to_str()]
-        played_by = [f"{type(x).__module__}.{type(x).__qualname__}" for x in (self.engine, self.executor)]
-        return fingerprint([play, dialogue, tokenizer, played_by, self.engine.max_context_tokens])
 
     def _tell(self, phase: Phase, done: int, total: int) -> None:
         if self.listener is not None:
@@ -347,18 +341,10 @@ class RolloutDataModule(L.LightningDataModule):
         return cast("RLEFModule", self._trainer.lightning_module)
 
     def _sync_engine(self) -> float:
-        """New weights for the engine, and the proof that it has them.
-
-        Raises:
-            EngineError: engine and trainer disagree by more than `parity_tolerance`.
-        """
-        digest = WeightsDigest()
-        self.engine.sync_weights(digest.watch(self._module.engine_weights()))
-        self._weights = digest.hexdigest()
-        probe = probe_sequences(len(self._tokenizer), self._tokenizer.all_special_ids)
-        engine = self.engine.prompt_logprobs(probe)
-        parity = check_parity(engine, self._module.sequence_logprobs(probe), self.parity_tolerance)
-        return self._ranks.largest(parity)
+        """New weights for the engine; raises EngineError unless it has them."""
+        tolerance = self.parity_tolerance
+        parity, self._weights = sync(self.engine, self._module, self._tokenizer, tolerance, self._ranks)
+        return parity
 
 
 _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {

@@ -88,6 +88,15 @@ def _plain(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} has no fingerprint")
 
 
+def settings_fingerprint(
+    dialogue: Sequence[object], tokenizer: Any, players: Sequence[object], context_tokens: int
+) -> str:
+    """Of all that decides an episode besides weights, problem and seed: settings, tokenizer, classes."""
+    text = [tokenizer.chat_template, tokenizer.backend_tokenizer.to_str()]
+    classes = [f"{type(one).__module__}.{type(one).__qualname__}" for one in players]
+    return fingerprint([dialogue, text, classes, context_tokens])
+
+
 def problems_fingerprint(problems: Sequence[Problem]) -> str:
     """A digest of the problems in their order; holds the text of one at a time."""
     digest = hashlib.blake2b(digest_size=16)
