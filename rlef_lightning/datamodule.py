@@ -284,8 +284,7 @@ class RolloutDataModule(L.LightningDataModule):
                 )
             )
         except _Stopped:
-            # Only here: asyncio would let a SystemExit tear through the loop and leave its tasks behind.
-            raise SIGTERMException from None
+            raise SIGTERMException from None  # here: asyncio would let it tear through the loop
 
     def _heed_signal(self) -> None:
         """Lightning itself looks at SIGTERM between batches only, which may be minutes away."""
@@ -297,17 +296,14 @@ class RolloutDataModule(L.LightningDataModule):
     ) -> AbstractContextManager[EpisodeLog | None]:
         if self.store is None:
             return nullcontext()
+        dialogue = [play, self.prompts, self.system_prompt, self.template_arguments]
+        players, room = [self.engine, self.executor], self.engine.max_context_tokens
         origin = Origin(
             collection=name,
             epoch=self._epoch if self._trainer.state.fn == "fit" else None,
             seed=seed,
             weights=self._weights,
-            settings=settings_fingerprint(
-                [play, self.prompts, self.system_prompt, self.template_arguments],
-                self._tokenizer,
-                [self.engine, self.executor],
-                self.engine.max_context_tokens,
-            ),  # fmt: skip
+            settings=settings_fingerprint(dialogue, self._tokenizer, players, room),
             problems=problems_fingerprint(problems),
         )
         version, ranks = self.engine.policy_version, self._ranks
