@@ -111,6 +111,7 @@ class Schedule:
         self._wake.set()
 
     async def _advance(self) -> None:
+        self._wake.clear()  # here: whatever happens from now on must be looked at before the next sleep
         await self._pass()
         if self._failed or not self._running:
             return
@@ -123,7 +124,6 @@ class Schedule:
             self.steps = max(self.steps, self._held[0].due)
         else:
             # Nothing to sample: sleep until an episode asks for a response or ends.
-            self._wake.clear()
             await self._wake.wait()
 
     async def _pass(self) -> None:

@@ -11,6 +11,7 @@ from rlef_lightning.collecting import collect, let_sleep
 from rlef_lightning.errors import EngineError, ExecutorError
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.rollout import Pace, PlaySettings, Share
+from rlef_lightning.rollout.episode_log import Key
 
 from .doubles import ScriptedEngine, ScriptedExecutor, always, dialogues, problem, program
 from .playing import collector_of, run
@@ -40,8 +41,9 @@ class CapableEngine(ScriptedEngine):
 def collected(engine: ScriptedEngine, pace: Pace | None = None) -> Any:
     pace = pace or Pace()
 
-    def play(share: Share | None) -> Any:
+    def play(share: Share | None, elsewhere: frozenset[Key]) -> Any:
         assert share is None  # nobody to share with
+        assert not elsewhere
         collector = collector_of(engine, ScriptedExecutor(), pace)
         return run(collector.collect(PROBLEMS, PlaySettings(), 0, share=share))
 

@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlef_lightning.errors import StoreError
-from rlef_lightning.rollout import Collection, EpisodeLog, Pace, PlaySettings, Store
+from rlef_lightning.rollout import Collection, EpisodeLog, Pace, PlaySettings, Share, Store, merge
+from rlef_lightning.rollout.episode_log import Key
 from rlef_lightning.rollout.store import Origin, Writer
 from rlef_lightning.types import Episode
 
 from .doubles import ScriptedEngine, ScriptedExecutor, always, dialogues, loop_turns, problem, program
 from .playing import collector_of, run
+from .test_share import Count
 
 NAMES = tuple(f"p{i}" for i in range(5))
 PLAY = PlaySettings(samples_per_problem=3)
@@ -174,3 +176,45 @@ def test_writing_holds_up_no_coroutine(tmp_path: Path) -> None:
         batches.append(engine.batches)
     assert batches[0] == batches[1]
     assert asyncio.iscoroutinefunction(EpisodeLog.append) is False
+
+
+def test_ranks_complete_a_collection_together(tmp_path: Path) -> None:
+    """What either of them has stored is played by none, and comes once."""
+
+    def logs() -> list[EpisodeLog]:
+        store = Store(folder=str(tmp_path))
+        return [EpisodeLog(store, ORIGIN, Writer(rank=rank, world_size=2)) for rank in range(2)]
+
+    def part(rank: int, log: EpisodeLog, elsewhere: frozenset[Key], count: Count, stop: int | None) -> Any:
+        def progress(done: int, total: int) -> None:
+            if done == stop:
+                raise Stopped
+
+        engine = engines[rank]
+        share = Share(counter=count, players=2, samples_per_problem=PLAY.samples_per_problem)
+        collector = collector_of(engine, ScriptedExecutor(), Pace(max_in_flight=2))
+        work = collector.collect(problems, PLAY, 0, progress, share, log=log, elsewhere=elsewhere)
+        return run(work)
+
+    problems = [problem(name) for name in NAMES]
+    engines = [ScriptedEngine(MIXED), ScriptedEngine(MIXED)]
+    count = Count()
+    for rank, log in enumerate(logs()):
+        with log, pytest.raises(Stopped):
+            part(rank, log, frozenset(), count, stop=3)
+    engines, count, again = [ScriptedEngine(MIXED), ScriptedEngine(MIXED)], Count(), logs()
+    keys = [frozenset(log.restored) for log in again]
+    assert min(map(len, keys)) >= 3  # those that ended in the same step came in as well
+    assert not keys[0] & keys[1]
+    parts = []
+    for rank, log in enumerate(again):
+        with log:
+            parts.append(part(rank, log, keys[1 - rank], count, stop=None))
+    whole = merge(parts, problems, PLAY)
+    plain = played(None)
+    assert [(e.problem_id, e.sample_index, e.seed) for e in whole.episodes] == [
+        (e.problem_id, e.sample_index, e.seed) for e in plain.episodes
+    ]
+    assert whole.restored_tokens == restored_tokens(
+        [e for e in whole.episodes if (e.problem_id, e.sample_index) in keys[0] | keys[1]]
+    )
