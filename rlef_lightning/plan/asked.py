@@ -8,6 +8,9 @@ from typing import Any
 
 from rlef_lightning.errors import ConfigError
 
+WITHOUT_VALUE = {"GRPO", "RLOO"}
+"""Objectives that compare episodes of one problem."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -24,6 +27,8 @@ class Asked:
     max_epochs: int | None
     warmup_steps: int
     pack_tokens: int
+    trains_value: bool
+    """False: the objective has no value network."""
     reference_dtype: str
     compute_dtype: str | None
     recompute: bool
@@ -75,6 +80,7 @@ def asked_of(config: Any) -> Asked:
         max_epochs=trainer.max_epochs,
         warmup_steps=model.warmup_steps,
         pack_tokens=model.pack_tokens,
+        trains_value=_class_name(model.objective) not in WITHOUT_VALUE,
         reference_dtype=model.reference_dtype,
         compute_dtype=model.compute_dtype,
         recompute=model.recompute_activations,
@@ -88,6 +94,11 @@ def asked_of(config: Any) -> Asked:
         engine=dict(vars(_get(data.engine, "init_args"))),
         workers=_number(_get(_get(data.executor, "init_args"), "workers")),
     )
+
+
+def _class_name(value: Any) -> str:
+    """Of a class by class_path; empty for plain values."""
+    return str(_get(value, "class_path") or "").rpartition(".")[2]
 
 
 def _get(record: Any, name: str) -> Any:

@@ -41,6 +41,9 @@ class Network:
     """Of what stays gathered during a pass: the output layer, the last norm."""
 
 
+NOTHING = Network(weights=0, shard=0, layer=0, embeddings=0, root=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shapes:
     """Of policy (and reference, which is the same) and value network, and of the transformer."""
@@ -57,18 +60,24 @@ class Shapes:
     context: int
 
 
-def shapes(model_folder: str, ranks: int) -> Shapes:
-    """Builds and shards; takes no memory for weights. Raises CheckpointError, ConfigError."""
+def shapes(model_folder: str, ranks: int, *, value: bool = True) -> Shapes:
+    """Builds and shards; takes no memory for weights. Raises CheckpointError, ConfigError.
+
+    Args:
+        model_folder: Of which config.json is read.
+        ranks: Processes that share the weights.
+        value: False: there is no value network; its sizes are 0.
+    """
     model = skeleton(AutoModelForCausalLM, model_folder, torch.float32, SETTING)
     backbone = skeleton(AutoModel, model_folder, torch.float32, SETTING)
     with fake_ranks(ranks) as mesh:
         policy = measured(PolicyNetwork(model), model, mesh)
-        value = measured(ValueNetwork(backbone, seed=0), backbone, mesh)
+        critic = measured(ValueNetwork(backbone, seed=0), backbone, mesh) if value else NOTHING
     config: Any = model.config.get_text_config()
     heads = config.num_attention_heads
     return Shapes(
         policy=policy,
-        value=value,
+        value=critic,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=config.intermediate_size,

@@ -40,6 +40,7 @@ ASKED = Asked(
     max_epochs=3000,
     warmup_steps=50,
     pack_tokens=8192,
+    trains_value=True,
     reference_dtype="bfloat16",
     compute_dtype="bfloat16",
     recompute=True,
@@ -131,6 +132,13 @@ def test_memory_item_by_item(eight: Shapes) -> None:
     engine = held.sampling["engine's weights"] + held.sampling["engine's cache and work space"]
     assert engine == pytest.approx(40e9)
     assert "gradients" not in held.sampling
+
+
+def test_without_a_value_network_the_policy_alone_is_trained(eight: Shapes) -> None:
+    alone = shapes(ASKED.model_folder, 8, value=False)
+    assert alone.policy == eight.policy
+    held = memory(replace(ASKED, trains_value=False), alone, H100)
+    assert held.updating["Adam's averages"] == 8 * alone.policy.shard
 
 
 def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
