@@ -45,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(examine(arguments[1:]))
     # A program that calls this goes on after help, so only the command line may leave modules out.
     unused = unused_modules(arguments) if args is None else ()
-    if arguments[:1] == ["plan"]:
+    if arguments[:1] in (["plan"], ["export"]):
         unused = ()
     if unused:
         skip_imports(unused)
@@ -105,6 +105,10 @@ def require_last(cli: Any) -> None:
 
 
 def _run(args: list[str], *, from_command_line: bool) -> None:
+    if args[:1] == ["export"]:
+        from rlef_lightning.models.exporting import main as export
+
+        raise SystemExit(export(args[1:]))
     if args[:1] == ["plan"]:
         from rlef_lightning.plan.command import main as plan
         from rlef_lightning.plan.command import parse

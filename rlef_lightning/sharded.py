@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint import CheckpointException
 
 from rlef_lightning.errors import CheckpointError
 
@@ -69,7 +70,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 _remove(part)  # of a run that was killed
             self.barrier("checkpoint begun")
             super().save_checkpoint(checkpoint, part, storage_options)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, CheckpointException) as error:
             raise CheckpointError(
                 f"cannot write the checkpoint {target}: {error.__context__ or error}. Free some disk, or "
                 "write elsewhere (dirpath of ModelCheckpoint); the last whole checkpoint is kept"
@@ -92,7 +93,7 @@ class ShardedStrategy(ModelParallelStrategy):
             raise CheckpointError(f"there is no whole checkpoint {path} (--ckpt_path)")
         try:
             return dict(super().load_checkpoint(path, weights_only))
-        except Exception as error:  # torch raises many kinds for what is torn, or of another model
+        except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
             raise CheckpointError(f"{path} cannot be read (--ckpt_path): {error}") from error
 
     def remove_checkpoint(self, filepath: str | Path) -> None:

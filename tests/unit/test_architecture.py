@@ -48,6 +48,7 @@ MAY_IMPORT = {
         "generation/following.py",
         "ranks.py",
         "syncing.py",
+        "sharded.py",
         "loaders.py",
         "scoring.py",
         "module.py",
