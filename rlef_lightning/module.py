@@ -75,6 +75,8 @@ class RLEFModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        # Where nothing is trained there is no value network. `on_load_checkpoint` is strict about the rest.
+        self.strict_loading = False
         self.model_folder = model_folder
         self.objective = objective
         self.learning_rate = learning_rate

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 
 OPTIONS = (
     f"--config={ROOT / 'configs/trainer/two_cpu_ranks.yaml'}",
+    "--trainer.strategy.init_args.save_distributed_checkpoint=false",
     "--trainer.max_epochs=2",
     "--data.problems_per_epoch=8",
     "--data.minibatches_per_epoch=2",

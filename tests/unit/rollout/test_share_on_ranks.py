@@ -33,7 +33,8 @@ def play_together(ranks: Ranks, engine: Any, executor: ScriptedExecutor, seed: i
     """The whole collection, and the number of episodes that this rank played."""
     own: list[int] = []
 
-    def play(share: Any) -> Any:
+    def play(share: Any, elsewhere: Any) -> Any:
+        assert not elsewhere  # nothing is stored
         part = run(collector_of(engine, executor, PACE).collect(PROBLEMS, SETTINGS, seed, share=share))
         own.append(len(part.episodes))
         return part
