@@ -85,6 +85,18 @@ def _fail(message: str, error: BaseException) -> NoReturn:
     raise SystemExit(1) from error
 
 
+def _checkpoint_folders(cli: Any) -> list[Path]:
+    return [Path(callback.dirpath or "") for callback in cli.trainer.checkpoint_callbacks]
+
+
+def recover_last(cli: Any) -> None:
+    """Find last.ckpt again after a kill while a new one took its place: else a run would start anew."""
+    from rlef_lightning.sharded import recover
+
+    for folder in _checkpoint_folders(cli):
+        recover(folder / "last.ckpt")
+
+
 def require_last(cli: Any) -> None:
     """Refuse to evaluate the untrained model where `last` was asked for and there is none.
 
@@ -92,13 +104,12 @@ def require_last(cli: Any) -> None:
         CheckpointError: no last.ckpt in the folder of a checkpoint callback.
     """
     from rlef_lightning.errors import CheckpointError
-    from rlef_lightning.sharded import is_checkpoint, recover
+    from rlef_lightning.sharded import is_checkpoint
 
+    recover_last(cli)
     if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":
         return
-    folders = [Path(callback.dirpath or "") for callback in cli.trainer.checkpoint_callbacks]
-    for folder in folders:
-        recover(folder / "last.ckpt")
+    folders = _checkpoint_folders(cli)
     if not any(is_checkpoint(folder / "last.ckpt") for folder in folders):
         searched = ", ".join(sorted({str(folder) for folder in folders})) or "none"
         raise CheckpointError(f"--ckpt_path last: there is no last.ckpt; searched: {searched}")
@@ -157,6 +168,7 @@ def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool)
             """Options come from the config alone. Lightning would read the checkpoint here already, to lay
             hyper-parameters that were saved in it over the config and the command line."""
 
+        before_fit = recover_last
         before_validate = before_test = before_predict = require_last
 
         @staticmethod

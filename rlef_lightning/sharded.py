@@ -6,6 +6,7 @@ to how networks are sharded: see models/sharding.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from datetime import timedelta
@@ -118,8 +119,9 @@ def replace(part: Path, target: Path) -> None:
 def recover(target: Path) -> None:
     """Put the old one back where `replace` was killed between its two renames."""
     old = target.with_name(f".{target.name}.old")
-    if not target.exists() and old.exists():
-        os.rename(old, target)
+    if not target.exists():
+        with contextlib.suppress(FileNotFoundError):  # nothing to recover, or another rank was first
+            os.rename(old, target)
 
 
 def _remove(path: Path) -> None:

@@ -146,8 +146,9 @@ class Objective(ABC):
         return replace(found, loss=found.loss + self.beta * divergence, kl=divergence.detach())
 
     def value_loss(self, values: Tensor, packed: PackedBatch, mask: Tensor, total_turns: float) -> ValueLoss:
-        """A pack's share of the value loss; only of objectives with a `value_level`.
+        """A pack's share of the value loss.
 
-        Shapes: values [M] with gradient, mask [M]. Raises ValueError when shapes differ.
+        Shapes: values [M] with gradient, mask [M]. Raises ValueError when shapes differ, or the objective has
+        no `value_level`: those with one say here what their loss is.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no value network")
+        raise ValueError(f"{type(self).__name__} has no value network")

@@ -112,7 +112,7 @@ def test_who_needs_groups_and_who_values():
 
 
 def test_there_is_no_value_loss():
-    with pytest.raises(NotImplementedError, match="GRPO has no value network"):
+    with pytest.raises(ValueError, match="GRPO has no value network"):
         GRPO().value_loss(None, None, None, 1)
 
 
