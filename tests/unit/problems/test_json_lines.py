@@ -131,7 +131,14 @@ def test_ids_are_unique(tmp_path: Path) -> None:
         read_json_lines(path)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"not gzip", gzip.compress(b"x" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\xff\xfe", id="not UTF-8"),
+        pytest.param(b"not gzip", id="not gzip"),
+        pytest.param(gzip.compress(b"x" * 99, mtime=0)[:-9], id="cut gzip"),
+    ],
+)
 def test_unreadable_files_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ("a.jsonl" if content.startswith(b"\xff") else "a.jsonl.gz")
     path.write_bytes(content)
