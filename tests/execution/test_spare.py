@@ -106,3 +106,20 @@ os.wait()
 print(os.register_at_fork.__module__)
 """
     assert fresh.run(code, expected="before\nchild\nposix\n").passed
+
+
+LOOK_AROUND = """import gc, linecache, sys
+print(sorted(vars()), sys.argv, sys.orig_argv, gc.isenabled())
+print(list(linecache.cache), linecache.getline(__file__, 1), sorted(sys.modules))
+print(sys.modules["__main__"].__dict__ is vars(), sys.stdin.tell(), sys.stdout.line_buffering)"""
+
+
+def test_what_it_rehearses_leaves_no_trace(fresh: Sandbox) -> None:
+    """With time it rehearses more than in a full queue: the program finds the same in both."""
+    spare(fresh)
+    time.sleep(0.2)  # ample
+    seen = [fresh.run(LOOK_AROUND).stdout]
+    report = fresh.judge(LOOK_AROUND, [("", "")] * 8)
+    assert {result.stdout for result in report.results} == set(seen)
+    assert "'solve'" not in seen[0]
+    assert "solution.py" in seen[0]
