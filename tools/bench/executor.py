@@ -40,6 +40,7 @@ from rlef_lightning.execution import Executor
 from rlef_lightning.types import CODECONTESTS_RULE, Limits, OutputRule, Report, TestCase
 from tools.bench import plain
 from tools.bench.backends import add_arguments, started
+from tools.verdicts.contests import LOST_A_LINE
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "codecontests_dev.parquet"
 PYTHON3 = 3
@@ -147,10 +148,10 @@ def summarise(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 def shipped_solutions(path: Path, problems: int | None) -> list[tuple[str, list[TestCase]]]:
-    """Accepted Python 3 programs of the file's first problems, with all public and private tests."""
+    """Accepted Python 3 programs of the file's first problems, with all sound public and private tests."""
     import pyarrow.parquet as pq
 
-    columns = ["public_tests", "private_tests", "solutions"]
+    columns = ["name", "public_tests", "private_tests", "solutions"]
     found = []
     for row in pq.read_table(path, columns=columns).slice(0, problems).to_pylist():
         pairs = [
@@ -158,7 +159,11 @@ def shipped_solutions(path: Path, problems: int | None) -> list[tuple[str, list[
             for kind in ("public_tests", "private_tests")
             for pair in zip(row[kind]["input"], row[kind]["output"], strict=True)
         ]
-        tests = [TestCase(stdin=stdin, expected_stdout=output) for stdin, output in pairs]
+        tests = [
+            TestCase(stdin=stdin, expected_stdout=output)
+            for stdin, output in pairs
+            if (row["name"], stdin) not in LOST_A_LINE
+        ]
         solutions = zip(row["solutions"]["language"], row["solutions"]["solution"], strict=True)
         found += [(code, tests) for language, code in solutions if language == PYTHON3]
     return found
