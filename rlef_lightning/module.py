@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from rlef_lightning.errors import CheckpointError, ConfigError
+from rlef_lightning.errors import ConfigError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
-from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
 from rlef_lightning.ranks import Ranks, summed
+from rlef_lightning.resuming import check_values, check_weights
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
+from rlef_lightning.updating import Trained, clip_gradients, parameter_groups
 
 if TYPE_CHECKING:
     from rlef_lightning.models.building import Place
@@ -39,6 +39,10 @@ class RLEFModule(L.LightningModule):
         model_folder: Hugging Face folder of the initial policy; reference and value network start from it.
         objective: What is maximised: PPO (the paper's), TokenValuePPO, GRPO or RLOO; without a class, PPO's
             numbers.
+        value_network: "own": a second network, as in the paper (RLEF, sec. 2.2); "shared": a head on the
+            policy's hidden states, so that one pass gives log-probabilities and values.
+        value_loss_weight: Of the value loss where the trunk is shared: the policy's weights are moved by
+            policy loss + this x value loss. An own network has its loss to itself.
         learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
         value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
         weight_decay: Of both networks (RLEF, sec. 3: 0.1).
@@ -60,6 +64,8 @@ class RLEFModule(L.LightningModule):
         self,
         model_folder: str,
         objective: Objective = PPO(),  # noqa: B008 (frozen)
+        value_network: Literal["own", "shared"] = "own",
+        value_loss_weight: float = 0.1,
         learning_rate: float = 2e-7,
         value_learning_rate: float | None = None,
         weight_decay: float = 0.1,
@@ -79,6 +85,7 @@ class RLEFModule(L.LightningModule):
         self.strict_loading = False
         self.model_folder = model_folder
         self.objective = objective
+        self.value_network, self.value_loss_weight = value_network, value_loss_weight
         self.learning_rate = learning_rate
         self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
         self.weight_decay = weight_decay
@@ -114,12 +121,14 @@ class RLEFModule(L.LightningModule):
         if self.policy is not None:
             return
         trained = self._place(recompute=self.recompute_activations, offload=False)
-        self.policy = build_policy(self.model_folder, trained)
+        has_value = self._trains() and self.objective.value_level is not None
+        head = self.seed if has_value and self.value_network == "shared" else None
+        self.policy = build_policy(self.model_folder, trained, value_seed=head)
         if self._trains():
             frozen = self._place(recompute=False, offload=self.offload_reference)
             dtype = getattr(torch, self.reference_dtype)
             self._frozen = (build_reference(self.model_folder, frozen, dtype),)
-            if self.objective.value_level is not None:
+            if has_value and self.value_network == "own":
                 self.value = build_value(self.model_folder, trained, seed=self.seed)
 
     @property
@@ -158,21 +167,17 @@ class RLEFModule(L.LightningModule):
         return self._trainer is None or self._trainer.state.fn == "fit"
 
     def configure_optimizers(self) -> Any:
-        """One AdamW with a parameter group for each network, and the linear warm-up."""
-        rates = {"policy": self.learning_rate, "value": self.value_learning_rate}
-        groups = [
-            {"params": list(network.parameters()), "lr": rates[name], "name": name}
-            for name, network in self._trained().items()
-        ]
+        """One AdamW with a parameter group for policy and value each, and the linear warm-up."""
+        groups = parameter_groups(
+            self.policy,
+            self.value,
+            learning_rate=self.learning_rate,
+            value_learning_rate=self.value_learning_rate,
+        )
         optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def _trained(self) -> dict[str, Any]:
-        """The networks that are trained; not every objective has a value network."""
-        networks = {"policy": self.policy, "value": self.value}
-        return {name: network for name, network in networks.items() if network is not None}
 
     # ---- the engine's side ---------------------------------------------------------------------
 
@@ -229,7 +234,7 @@ class RLEFModule(L.LightningModule):
             for name, share in self._backward(packed, batch, counts=number < counted).items():
                 sums[name] = sums.get(name, 0.0) + share
         sums = summed(sums, self.device)
-        sums |= self._clip_gradients()
+        sums |= clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad()  # their memory is the engine's until the next update
@@ -243,47 +248,17 @@ class RLEFModule(L.LightningModule):
 
     def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, float]:
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
-        policy = self._policy_loss(packed, batch, counts)
-        self.manual_backward(policy.loss)
-        numbers = {
-            "policy_loss": policy.loss.item(),
-            "clip_fraction": policy.clip_fraction.item(),
-            "update_kl": policy.approx_kl.item(),
-            "behaviour_correction": policy.correction_mean.item(),
-            "correction_truncated": policy.truncated_fraction.item(),
-        }
-        if self.objective.kl == "loss":
-            numbers["loss_kl"] = policy.kl.item()
-        if self.value is None:
-            return numbers
-        value = self._value_loss(packed, batch, counts)
-        self.manual_backward(value.loss)
-        value_numbers = {
-            "value_loss": value.loss.item(),
-            "value_clip_fraction": value.clip_fraction.item(),
-        }
-        return numbers | value_numbers
-
-    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> PolicyLoss:
-        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
-        mask = torch.full_like(packed.target_ids, counts, dtype=torch.bool)
-        return self.objective.policy_loss(logprobs, packed, mask, batch.response_tokens)
-
-    def _value_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> ValueLoss:
-        mask = torch.full_like(packed.value_index, counts, dtype=torch.bool)
-        return self.objective.value_loss(self.value(packed), packed, mask, batch.turns)
-
-    def _clip_gradients(self) -> dict[str, float]:
-        limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
-        norms = {
-            f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-            for name, network in self._trained().items()
-        }
-        # Of sharded gradients each rank has a part of the norm.
-        return {
-            name: float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-            for name, norm in norms.items()
-        }
+        trained = Trained(
+            policy=self.policy,
+            value=self.value,
+            objective=self.objective,
+            value_loss_weight=self.value_loss_weight,
+        )
+        numbers: dict[str, float] = {}
+        for loss, shown in trained.losses(packed, batch, counts=counts):
+            self.manual_backward(loss)
+            numbers |= shown
+        return numbers
 
     def _log_updates(self) -> None:
         """Means over this epoch's optimizer steps, and the throughput of updating."""
@@ -328,22 +303,11 @@ class RLEFModule(L.LightningModule):
         """Refuse a checkpoint of other networks.
 
         Raises:
-            CheckpointError: a weight is missing or has another shape, or the objective was another one.
+            CheckpointError: a weight is missing or has another shape, or values came from elsewhere.
         """
         if "state_dict" not in checkpoint:
             return  # the strategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]
-        has_value = any(name.startswith("value.") for name in stored)
-        if self._trains() and has_value != (self.value is not None):
-            raise CheckpointError(
-                f"the checkpoint has {'a' if has_value else 'no'} value network, which model.objective="
-                f"{type(self.objective).__name__} does {'not train' if has_value else 'train'}: resume with "
-                "the objective of the run that wrote it, or start anew"
-            )
-        for name, tensor in self.state_dict().items():
-            found = tuple(stored[name].shape) if name in stored else None
-            if found != tuple(tensor.shape):
-                raise CheckpointError(
-                    f"the checkpoint does not fit model.model_folder={self.model_folder!r}: weight {name} is "
-                    f"{found or 'missing'} there and {tuple(tensor.shape)} here"
-                )
+        if self._trains():
+            check_values(stored, self.state_dict(), type(self.objective).__name__)
+        check_weights(stored, self.state_dict(), self.model_folder)

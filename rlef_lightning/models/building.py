@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.models.reading import read_weights
 from rlef_lightning.models.sharding import recompute_layers, shard
 from rlef_lightning.models.skeleton import give_memory, skeleton
@@ -42,13 +42,26 @@ class Place:
 
 
 def build_policy(
-    path: str | Path, place: Place, dtype: torch.dtype = torch.float32, setting: str = "model.model_folder"
+    path: str | Path,
+    place: Place,
+    dtype: torch.dtype = torch.float32,
+    setting: str = "model.model_folder",
+    *,
+    value_seed: int | None = None,
 ) -> PolicyNetwork:
-    """A causal language model with the folder's weights; raises CheckpointError."""
+    """A causal language model with the folder's weights; raises CheckpointError.
+
+    With `value_seed` it has a value head on its hidden states, drawn from that seed.
+    """
     model = skeleton(AutoModelForCausalLM, path, dtype, setting)
-    network = PolicyNetwork(model)
-    _settle(network, model, path, place, setting)
-    return network
+    if value_seed is None:
+        network = PolicyNetwork(model)
+        _settle(network, model, path, place, setting)
+        return network
+    shared = PolicyValueNetwork(model, value_seed)
+    _settle(shared, model, path, place, setting)
+    shared.reset_head(value_seed)
+    return shared
 
 
 def build_reference(

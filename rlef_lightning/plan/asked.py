@@ -28,7 +28,7 @@ class Asked:
     warmup_steps: int
     pack_tokens: int
     trains_value: bool
-    """False: the objective has no value network."""
+    """False: the objective has no values."""
     reference_dtype: str
     compute_dtype: str | None
     recompute: bool
@@ -41,6 +41,13 @@ class Asked:
     max_in_flight: int
     engine: Mapping[str, Any]
     workers: int | None
+    value_network: str = "own"
+    """Or "shared": a head on the policy's trunk."""
+
+    @property
+    def values(self) -> str | None:
+        """Where values come from; None: there are none."""
+        return self.value_network if self.trains_value else None
 
     @property
     def ranks(self) -> int:
@@ -93,6 +100,7 @@ def asked_of(config: Any) -> Asked:
         max_in_flight=_get(data.pace, "max_in_flight"),
         engine=dict(vars(_get(data.engine, "init_args"))),
         workers=_number(_get(_get(data.executor, "init_args"), "workers")),
+        value_network=model.value_network,
     )
 
 

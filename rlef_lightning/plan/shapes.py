@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModel, AutoModelForCausalLM
 
 from rlef_lightning.errors import ConfigError
-from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.models.reading import local_part
 from rlef_lightning.models.sharding import decoder_layers, separate_parts, shard
 from rlef_lightning.models.skeleton import skeleton
@@ -60,19 +60,21 @@ class Shapes:
     context: int
 
 
-def shapes(model_folder: str, ranks: int, *, value: bool = True) -> Shapes:
+def shapes(model_folder: str, ranks: int, *, values: str | None = "own") -> Shapes:
     """Builds and shards; takes no memory for weights. Raises CheckpointError, ConfigError.
 
     Args:
         model_folder: Of which config.json is read.
         ranks: Processes that share the weights.
-        value: False: there is no value network; its sizes are 0.
+        values: "own": of a network of their own; "shared": of a head on the policy's trunk, which counts to
+            the policy; None: there are none.
     """
     model = skeleton(AutoModelForCausalLM, model_folder, torch.float32, SETTING)
     backbone = skeleton(AutoModel, model_folder, torch.float32, SETTING)
+    network = PolicyValueNetwork(model, seed=0) if values == "shared" else PolicyNetwork(model)
     with fake_ranks(ranks) as mesh:
-        policy = measured(PolicyNetwork(model), model, mesh)
-        critic = measured(ValueNetwork(backbone, seed=0), backbone, mesh) if value else NOTHING
+        policy = measured(network, model, mesh)
+        critic = measured(ValueNetwork(backbone, seed=0), backbone, mesh) if values == "own" else NOTHING
     config: Any = model.config.get_text_config()
     heads = config.num_attention_heads
     return Shapes(

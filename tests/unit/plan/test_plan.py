@@ -135,10 +135,20 @@ def test_memory_item_by_item(eight: Shapes) -> None:
 
 
 def test_without_a_value_network_the_policy_alone_is_trained(eight: Shapes) -> None:
-    alone = shapes(ASKED.model_folder, 8, value=False)
+    alone = shapes(ASKED.model_folder, 8, values=None)
     assert alone.policy == eight.policy
     held = memory(replace(ASKED, trains_value=False), alone, H100)
     assert held.updating["Adam's averages"] == 8 * alone.policy.shard
+
+
+def test_a_value_head_on_the_trunk_costs_a_row(eight: Shapes) -> None:
+    shared = shapes(ASKED.model_folder, 8, values="shared")
+    # A row of 4096 and a bias, which rank 0 has.
+    assert shared.policy.weights == eight.policy.weights + 4096 + 1
+    assert shared.policy.shard == eight.policy.shard + 4096 + 1
+    assert shared.value.weights == 0
+    held = memory(replace(ASKED, value_network="shared"), shared, H100)
+    assert held.updating["Adam's averages"] == 8 * shared.policy.shard
 
 
 def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
