@@ -20,13 +20,15 @@ from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
 from rlef_lightning.ranks import Ranks, summed
-from rlef_lightning.resuming import check_values, check_weights
+from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
 from rlef_lightning.updating import Trained, clip_gradients, parameter_groups
 
 if TYPE_CHECKING:
+    from rlef_lightning.models.assembly import Wanted
     from rlef_lightning.models.building import Place
 
 DType = Literal["float32", "bfloat16"]
@@ -36,13 +38,17 @@ class RLEFModule(L.LightningModule):
     """Policy, frozen reference and value network of RLEF, trained by PPO.
 
     Args:
-        model_folder: Hugging Face folder of the initial policy; reference and value network start from it.
+        model_folder: Hugging Face folder of the initial policy.
         objective: What is maximised: PPO (the paper's), TokenValuePPO, GRPO or RLOO; without a class, PPO's
             numbers.
+        reference_folder: Of the frozen reference; null: model_folder, as in the paper (RLEF, sec. 2.2).
+        value_folder: Of a value network of its own; null: model_folder, as in the paper.
         value_network: "own": a second network, as in the paper (RLEF, sec. 2.2); "shared": a head on the
             policy's hidden states, so that one pass gives log-probabilities and values.
         value_loss_weight: Of the value loss where the trunk is shared: the policy's weights are moved by
             policy loss + this x value loss. An own network has its loss to itself.
+        lora: Train low-rank adapters of the policy in the place of its weights; the reference is then the
+            policy without them. null: train all weights, as in the paper.
         learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
         value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
         weight_decay: Of both networks (RLEF, sec. 3: 0.1).
@@ -51,21 +57,25 @@ class RLEFModule(L.LightningModule):
         gradient_clip_norm: Largest gradient norm of each network; null: no clipping. Not stated in the paper.
         pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the
             longest episode.
-        reference_dtype: Number format of the frozen reference.
+        reference_dtype: Number format of the frozen reference; with LoRA of the weights that policy and
+            reference share.
         compute_dtype: Number format of forward and backward passes over sharded weights (with
             ShardedStrategy); weights, gradients and optimizer state stay in float32. null: float32.
         recompute_activations: Keep each layer's input only and compute the layer again in the backward pass:
             a third more computation, a fraction of the memory.
         offload_reference: With ShardedStrategy: keep the reference's shards in the host's memory.
-        seed: Of the value network's random output layer.
+        seed: Of the value network's random output layer, and of adapters.
     """
 
     def __init__(
         self,
         model_folder: str,
         objective: Objective = PPO(),  # noqa: B008 (frozen)
+        reference_folder: str | None = None,
+        value_folder: str | None = None,
         value_network: Literal["own", "shared"] = "own",
         value_loss_weight: float = 0.1,
+        lora: Lora | None = None,
         learning_rate: float = 2e-7,
         value_learning_rate: float | None = None,
         weight_decay: float = 0.1,
@@ -83,9 +93,12 @@ class RLEFModule(L.LightningModule):
         self.automatic_optimization = False
         # Where nothing is trained there is no value network. `on_load_checkpoint` is strict about the rest.
         self.strict_loading = False
+        self.register_state_dict_post_hook(drop_frozen)
         self.model_folder = model_folder
+        self.reference_folder, self.value_folder = reference_folder, value_folder
         self.objective = objective
         self.value_network, self.value_loss_weight = value_network, value_loss_weight
+        self.lora = lora
         self.learning_rate = learning_rate
         self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
         self.weight_decay = weight_decay
@@ -116,20 +129,15 @@ class RLEFModule(L.LightningModule):
             CheckpointError: the model folder is missing or torn.
             ConfigError: options of sharded networks without sharding.
         """
-        from rlef_lightning.models.building import build_policy, build_reference, build_value
+        from rlef_lightning.models.assembly import build_networks
 
         if self.policy is not None:
             return
+        wanted = self._wanted()
         trained = self._place(recompute=self.recompute_activations, offload=False)
-        has_value = self._trains() and self.objective.value_level is not None
-        head = self.seed if has_value and self.value_network == "shared" else None
-        self.policy = build_policy(self.model_folder, trained, value_seed=head)
-        if self._trains():
-            frozen = self._place(recompute=False, offload=self.offload_reference)
-            dtype = getattr(torch, self.reference_dtype)
-            self._frozen = (build_reference(self.model_folder, frozen, dtype),)
-            if has_value and self.value_network == "own":
-                self.value = build_value(self.model_folder, trained, seed=self.seed)
+        frozen = self._place(recompute=False, offload=self.offload_reference and wanted.trains)
+        self.policy, reference, self.value = build_networks(wanted, trained, frozen)
+        self._frozen = () if reference is None else (reference,)
 
     @property
     def reference(self) -> Any:
@@ -160,8 +168,28 @@ class RLEFModule(L.LightningModule):
         from rlef_lightning.models.sharding import reshard
 
         for network in (self.policy, self.reference, self.value):
-            if network is not None:
+            if isinstance(network, torch.nn.Module):
                 reshard(network)
+
+    def check_folders(self) -> None:
+        """Refuse networks that do not go together before anything starts: CheckpointError, ConfigError."""
+        from rlef_lightning.models.assembly import check_wanted
+
+        check_wanted(self._wanted(), offloads_reference=self.offload_reference)
+
+    def _wanted(self) -> Wanted:
+        from rlef_lightning.models.assembly import Wanted
+
+        return Wanted(
+            model_folder=self.model_folder,
+            reference_folder=self.reference_folder,
+            value_folder=self.value_folder,
+            trains=self._trains(),
+            values=None if self.objective.value_level is None else self.value_network,
+            reference_dtype=getattr(torch, self.reference_dtype),
+            lora=self.lora,
+            seed=self.seed,
+        )
 
     def _trains(self) -> bool:
         return self._trainer is None or self._trainer.state.fn == "fit"
@@ -299,12 +327,19 @@ class RLEFModule(L.LightningModule):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the adapters are of, for resuming and for `rlef export`."""
+        if self.lora is not None:
+            checkpoint[ADAPTERS_OF] = described(self.lora, self.reference_dtype)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks.
+        """Refuse a checkpoint of other networks, or of other adapters.
 
         Raises:
             CheckpointError: a weight is missing or has another shape, or values came from elsewhere.
         """
+        own = None if self.lora is None else described(self.lora, self.reference_dtype)
+        check_adapters(checkpoint.get(ADAPTERS_OF), own)
         if "state_dict" not in checkpoint:
             return  # the strategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]

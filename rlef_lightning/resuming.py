@@ -1,4 +1,4 @@
-"""Weights of a checkpoint, networks of this run -> nothing, or a CheckpointError before any is read in."""
+"""Weights of a checkpoint, networks of this run -> nothing, or a CheckpointError; what a checkpoint has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlef_lightning.errors import CheckpointError
+
+
+def drop_frozen(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """A hook of `state_dict`: a checkpoint has what is trained; frozen weights stand in the model folder."""
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        if not weight.requires_grad:
+            state.pop(prefix + name, None)
 
 
 def check_weights(stored: Mapping[str, Any], own: Mapping[str, Any], model_folder: str) -> None:
@@ -21,6 +28,23 @@ def check_weights(stored: Mapping[str, Any], own: Mapping[str, Any], model_folde
                 f"the checkpoint does not fit model.model_folder={model_folder!r}: weight {name} is "
                 f"{found or 'missing'} there and {tuple(tensor.shape)} here"
             )
+
+
+def check_adapters(stored: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
+    """Refuse adapters that would be read as others, or whole weights in their place.
+
+    Raises:
+        CheckpointError: the descriptions differ.
+    """
+    if stored != own:
+        raise CheckpointError(
+            f"the checkpoint is of a run with model.lora {_said(stored)}, this one has {_said(own)}: resume "
+            "with that (base_dtype is model.reference_dtype), or start anew"
+        )
+
+
+def _said(lora: Mapping[str, Any] | None) -> str:
+    return "null" if lora is None else ", ".join(f"{name}={value}" for name, value in lora.items())
 
 
 def check_values(stored: Mapping[str, Any], own: Mapping[str, Any], objective: str) -> None:

@@ -17,6 +17,7 @@ from rlef_lightning.learning.logprobs import token_logprobs
 from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
+from rlef_lightning.models.lora import WithoutAdapters
 from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.types import ActionLevel, Episode, ScoredEpisode, TrainingSample
@@ -30,7 +31,7 @@ class Networks:
     """What scores."""
 
     policy: PolicyNetwork
-    reference: PolicyNetwork
+    reference: PolicyNetwork | WithoutAdapters
     value: ValueNetwork | None
     """None for an objective without values, and where the policy's trunk has the value head."""
     value_level: ActionLevel | None = "turn"
@@ -82,7 +83,7 @@ class _EpisodeNumbers:
 
 
 def response_logprobs(
-    network: PolicyNetwork, packed: PackedSequences, temperature: float
+    network: PolicyNetwork | WithoutAdapters, packed: PackedSequences, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy of each response token: two tensors [R], in nats."""
     result: tuple[Tensor, Tensor] = network(packed, _head(packed, temperature))

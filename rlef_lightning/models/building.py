@@ -15,9 +15,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from rlef_lightning.models.lora import Lora, add_adapters, reset_adapters
 from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.models.reading import read_weights
-from rlef_lightning.models.sharding import recompute_layers, shard
+from rlef_lightning.models.sharding import decoder_layers, recompute_layers, shard
 from rlef_lightning.models.skeleton import give_memory, skeleton
 
 DType = Literal["float32", "bfloat16"]
@@ -47,21 +48,24 @@ def build_policy(
     dtype: torch.dtype = torch.float32,
     setting: str = "model.model_folder",
     *,
-    value_seed: int | None = None,
+    value_head: bool = False,
+    lora: Lora | None = None,
+    seed: int = 0,
 ) -> PolicyNetwork:
-    """A causal language model with the folder's weights; raises CheckpointError.
+    """A causal language model with the folder's weights; raises CheckpointError, ConfigError.
 
-    With `value_seed` it has a value head on its hidden states, drawn from that seed.
+    With `value_head` on its hidden states, and with adapters in the place of training its weights; both are
+    drawn from `seed`.
     """
     model = skeleton(AutoModelForCausalLM, path, dtype, setting)
-    if value_seed is None:
-        network = PolicyNetwork(model)
-        _settle(network, model, path, place, setting)
-        return network
-    shared = PolicyValueNetwork(model, value_seed)
-    _settle(shared, model, path, place, setting)
-    shared.reset_head(value_seed)
-    return shared
+    if lora is not None:
+        add_adapters(model, decoder_layers(model), lora)
+    network = PolicyValueNetwork(model, seed) if value_head else PolicyNetwork(model)
+    _settle(network, model, path, place, setting)
+    reset_adapters(model, seed)
+    if isinstance(network, PolicyValueNetwork):
+        network.reset_head(seed)
+    return network
 
 
 def build_reference(

@@ -86,13 +86,14 @@ class PolicyNetwork(nn.Module):
 class ValueHead(nn.Linear):
     """A linear map from a hidden state to one number (RLEF, sec. 2.2)."""
 
-    def __init__(self, model: PreTrainedModel, seed: int) -> None:
+    def __init__(self, model: PreTrainedModel, seed: int, dtype: torch.dtype | None = None) -> None:
         """Its weights are normal with std 0.1 / sqrt(H), from `seed`; its bias is 0.
 
-        Hidden states after the final norm are about sqrt(H) long, so first values are about 0.1.
+        Hidden states after the final norm are about sqrt(H) long, so first values are about 0.1. In the
+        model's own number format if no other is given.
         """
         weight = model.get_input_embeddings().weight
-        super().__init__(model.config.hidden_size, 1, device=weight.device, dtype=weight.dtype)
+        super().__init__(model.config.hidden_size, 1, device=weight.device, dtype=dtype or weight.dtype)
         self.reset(seed)
 
     @torch.no_grad()
@@ -120,7 +121,7 @@ class PolicyValueNetwork(PolicyNetwork):
 
     def __init__(self, model: PreTrainedModel, seed: int) -> None:
         super().__init__(model)
-        self.value_head = ValueHead(model, seed)
+        self.value_head = ValueHead(model, seed, torch.float32)  # whatever a frozen base has
 
     def reset_head(self, seed: int) -> None:
         """Draw the head anew."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.models.lora import Lora
 
 WITHOUT_VALUE = {"GRPO", "RLOO"}
 """Objectives that compare episodes of one problem."""
@@ -41,6 +42,10 @@ class Asked:
     max_in_flight: int
     engine: Mapping[str, Any]
     workers: int | None
+    reference_folder: str | None = None
+    value_folder: str | None = None
+    lora: Lora | None = None
+    """Adapters of the policy, which the reference is then without."""
     value_network: str = "own"
     """Or "shared": a head on the policy's trunk."""
 
@@ -100,6 +105,9 @@ def asked_of(config: Any) -> Asked:
         max_in_flight=_get(data.pace, "max_in_flight"),
         engine=dict(vars(_get(data.engine, "init_args"))),
         workers=_number(_get(_get(data.executor, "init_args"), "workers")),
+        reference_folder=_text(model.reference_folder),
+        value_folder=_text(model.value_folder),
+        lora=_lora(model.lora),
         value_network=model.value_network,
     )
 
@@ -115,6 +123,22 @@ def _get(record: Any, name: str) -> Any:
 
 def _number(value: Any) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _lora(value: Any) -> Lora | None:
+    if value is None or isinstance(value, Lora):
+        return value
+    targets = _get(value, "target_modules")
+    return Lora(
+        rank=_get(value, "rank"),
+        alpha=_get(value, "alpha"),
+        dropout=_get(value, "dropout"),
+        target_modules=None if targets is None else tuple(targets),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _devices(value: Any) -> int:

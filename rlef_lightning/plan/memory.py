@@ -50,12 +50,12 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
     }
     updating = {
         **resting,
-        "gradients": 4.0 * (shapes.policy.shard + shapes.value.shard),
+        "gradients": 4.0 * (shapes.policy.trained + shapes.value.trained),
         "gathered weights": _gathered(shapes.policy, compute),
         "gathered gradients": _gathered_gradients(shapes.policy, compute),
         "activations": passes["kept"],
         "logits of a chunk": 3 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
-        "gradient of the output layer": 4.0 * head,
+        "gradient of the output layer": 4.0 * head if asked.lora is None else 0.0,
     }
     engine = _engine(asked, shapes, hardware)
     if asked.engine.get("sleep_level") == 1:
@@ -67,13 +67,16 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
 
 def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
     """What lies in a GPU and in its host between passes."""
-    trained = shapes.policy.shard + shapes.value.shard
+    trained = shapes.policy.trained + shapes.value.trained
+    base = BYTES[asked.reference_dtype] * (shapes.policy.shard - shapes.policy.trained)
     device: Items = {
         "reserved": float(RESERVED_BYTES),
-        "weights (policy, value)": 4.0 * trained,
+        "weights (policy, value)": 4.0 * trained + base,
         "Adam's averages": 8.0 * trained,
     }
-    frozen = {"reference": float(BYTES[asked.reference_dtype] * shapes.policy.shard)}
+    if asked.lora is not None:
+        return device, {}
+    frozen = {"reference": float(BYTES[asked.reference_dtype] * shapes.reference.shard)}
     return (device, frozen) if asked.offload_reference else ({**device, **frozen}, {})
 
 
@@ -83,7 +86,12 @@ def _gathered(network: Network, size: int) -> float:
 
 
 def _gathered_gradients(network: Network, size: int) -> float:
-    """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced."""
+    """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced.
+
+    With LoRA of a layer's adapters.
+    """
+    if network.adapters:
+        return float((size + 4) * network.adapters)
     part = max(network.layer, network.embeddings)
     return float(size * (network.root + part) + 4 * max(network.root, part))
 
@@ -110,7 +118,7 @@ def _engine(asked: Asked, shapes: Shapes, hardware: Hardware) -> Items:
 
 def engine_weight_bytes(asked: Asked, shapes: Shapes) -> float:
     """Of one rank's part of an engine."""
-    return shapes.policy.weights * BYTES[asked.engine.get("dtype", "float32")] / asked.ranks_per_engine
+    return shapes.policy.engine_weights * BYTES[asked.engine.get("dtype", "float32")] / asked.ranks_per_engine
 
 
 def cache_bytes_per_token(asked: Asked, shapes: Shapes) -> float:

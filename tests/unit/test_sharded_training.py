@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from rlef_lightning.learning.minibatches import make_minibatches
+from rlef_lightning.models.lora import Lora
 from rlef_lightning.module import RLEFModule
 from rlef_lightning.ranks import Ranks
 from tests.small_runs import episodes, model_folder, take_step
@@ -76,6 +77,18 @@ def compare(rank: int, cases: list[Case]) -> None:
         _no_more_than_a_layer_is_whole(module, one["engine"])
 
 
+def half_precision(rank: int, folder: str) -> None:
+    """A base in bfloat16 beside adapters in float32, in the same groups of shards."""
+    for compute in (None, "bfloat16"):
+        options = {"lora": Lora(rank=4), "value_network": "shared", "reference_dtype": "bfloat16"}
+        module, scored, logged = trained(folder, Ranks(60.0), {**options, "compute_dtype": compute})
+        assert 0 < logged["train/gradient_norm_policy"] < 100
+        assert scored.metrics["kl"] == 0.0  # policy and reference are the same pass of the same weights
+        for name, weight in module.policy.named_parameters():
+            assert isinstance(weight, DTensor)
+            assert weight.dtype == (torch.float32 if weight.requires_grad else torch.bfloat16), name
+
+
 def _no_more_than_a_layer_is_whole(module: RLEFModule, expected: dict[str, torch.Tensor]) -> None:
     sizes: dict[str, int] = {}
     for name, weight in expected.items():
@@ -129,8 +142,14 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
         (folders["untied"], {}),
         (folders["tied"], {}),
         (folders["tied"], {"value_network": "shared"}),
+        (folders["untied"], {"lora": Lora(rank=4)}),
+        (folders["tied"], {"lora": Lora(rank=4), "value_network": "shared", "recompute_activations": True}),
     ]
     on_two_ranks(compare, [(folder, options, alone(folder, options)) for folder, options in wanted])
+
+
+def test_two_ranks_train_adapters_of_a_base_in_half_precision(tmp_path: Path) -> None:
+    on_two_ranks(half_precision, model_folder(tmp_path / "model", tied=False))
 
 
 def prefix(name: str) -> str:
