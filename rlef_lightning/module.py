@@ -20,6 +20,7 @@ from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.models.host_adamw import HostAdamW
 from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
 from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
@@ -64,6 +65,7 @@ class RLEFModule(L.LightningModule):
         recompute_activations: Keep each layer's input only and compute the layer again in the backward pass:
             a third more computation, a fraction of the memory.
         offload_reference: With ShardedStrategy: keep the reference's shards in the host's memory.
+        offload_optimizer: Keep Adam's averages in the host's memory; each is on the device for its step only.
         seed: Of the value network's random output layer, and of adapters.
     """
 
@@ -87,6 +89,7 @@ class RLEFModule(L.LightningModule):
         compute_dtype: DType | None = None,
         recompute_activations: bool = False,
         offload_reference: bool = False,
+        offload_optimizer: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -97,8 +100,7 @@ class RLEFModule(L.LightningModule):
         self.model_folder = model_folder
         self.reference_folder, self.value_folder = reference_folder, value_folder
         self.objective = objective
-        self.value_network, self.value_loss_weight = value_network, value_loss_weight
-        self.lora = lora
+        self.value_network, self.value_loss_weight, self.lora = value_network, value_loss_weight, lora
         self.learning_rate = learning_rate
         self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
         self.weight_decay = weight_decay
@@ -107,9 +109,8 @@ class RLEFModule(L.LightningModule):
         self.gradient_clip_norm = gradient_clip_norm
         self.pack_tokens = pack_tokens
         self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
-        self.recompute_activations = recompute_activations
-        self.offload_reference = offload_reference
-        self.seed = seed
+        self.recompute_activations, self.seed = recompute_activations, seed
+        self.offload_reference, self.offload_optimizer = offload_reference, offload_optimizer
         self.policy: Any = None
         # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
         self._frozen: tuple[Any, ...] = ()
@@ -202,7 +203,8 @@ class RLEFModule(L.LightningModule):
             learning_rate=self.learning_rate,
             value_learning_rate=self.value_learning_rate,
         )
-        optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
+        kind = HostAdamW if self.offload_optimizer else torch.optim.AdamW
+        optimizer = kind(groups, betas=self.betas, weight_decay=self.weight_decay)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

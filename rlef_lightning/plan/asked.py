@@ -46,6 +46,7 @@ class Asked:
     value_folder: str | None = None
     lora: Lora | None = None
     """Adapters of the policy, which the reference is then without."""
+    offload_optimizer: bool = False
     value_network: str = "own"
     """Or "shared": a head on the policy's trunk."""
 
@@ -108,6 +109,7 @@ def asked_of(config: Any) -> Asked:
         reference_folder=_text(model.reference_folder),
         value_folder=_text(model.value_folder),
         lora=_lora(model.lora),
+        offload_optimizer=model.offload_optimizer,
         value_network=model.value_network,
     )
 

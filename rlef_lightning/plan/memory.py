@@ -57,6 +57,10 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
         "logits of a chunk": 3 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
         "gradient of the output layer": 4.0 * head if asked.lora is None else 0.0,
     }
+    if asked.offload_optimizer:
+        # The embeddings are the largest weight; with LoRA no adapter is larger than its layer's together.
+        largest = shapes.policy.adapters or head
+        updating["averages of a weight"] = 8.0 * largest / asked.ranks
     engine = _engine(asked, shapes, hardware)
     if asked.engine.get("sleep_level") == 1:
         host["sleeping engine's weights"] = engine["engine's weights"]
@@ -72,12 +76,13 @@ def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
     device: Items = {
         "reserved": float(RESERVED_BYTES),
         "weights (policy, value)": 4.0 * trained + base,
-        "Adam's averages": 8.0 * trained,
     }
-    if asked.lora is not None:
-        return device, {}
-    frozen = {"reference": float(BYTES[asked.reference_dtype] * shapes.reference.shard)}
-    return (device, frozen) if asked.offload_reference else ({**device, **frozen}, {})
+    host: Items = {}
+    (host if asked.offload_optimizer else device)["Adam's averages"] = 8.0 * trained
+    if asked.lora is None:
+        place = host if asked.offload_reference else device
+        place["reference"] = float(BYTES[asked.reference_dtype] * shapes.reference.shard)
+    return device, host
 
 
 def _gathered(network: Network, size: int) -> float:

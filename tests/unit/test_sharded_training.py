@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -89,6 +90,35 @@ def half_precision(rank: int, folder: str) -> None:
             assert weight.dtype == (torch.float32 if weight.requires_grad else torch.bfloat16), name
 
 
+def averages_in_the_host(rank: int, folder: str) -> None:
+    """The steps of AdamW; its state is saved as shards, and read into new shards."""
+    module, _, _ = trained(folder, Ranks(60.0), {"offload_optimizer": True})
+    optimizer = module.configure_optimizers()["optimizer"]
+    plain = torch.optim.AdamW(optimizer.param_groups)
+    for weight in module.parameters():
+        weight.grad = weight.detach().sin()
+    before = [weight.detach().clone() for weight in module.parameters()]
+    plain.step()
+    wanted = [weight.full_tensor() for weight in module.parameters()]
+    with torch.no_grad():
+        for weight, old in zip(module.parameters(), before, strict=True):
+            weight.copy_(old)
+    optimizer.step()
+    for weight, other in zip(module.parameters(), wanted, strict=True):
+        assert torch.equal(weight.full_tensor(), other)
+    state = get_optimizer_state_dict(module, optimizer)
+    again = module.configure_optimizers()["optimizer"]
+    set_optimizer_state_dict(module, again, state)
+    for weight in module.parameters():
+        found, kept = again.state[weight], optimizer.state[weight]
+        assert found["step"] == kept["step"] == 1
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert isinstance(found[name], DTensor)
+            assert found[name].placements == weight.placements
+            assert torch.equal(found[name].to_local(), kept[name].to_local())
+            assert torch.equal(found[name].full_tensor(), plain.state[weight][name].full_tensor())
+
+
 def _no_more_than_a_layer_is_whole(module: RLEFModule, expected: dict[str, torch.Tensor]) -> None:
     sizes: dict[str, int] = {}
     for name, weight in expected.items():
@@ -148,8 +178,15 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     on_two_ranks(compare, [(folder, options, alone(folder, options)) for folder, options in wanted])
 
 
-def test_two_ranks_train_adapters_of_a_base_in_half_precision(tmp_path: Path) -> None:
-    on_two_ranks(half_precision, model_folder(tmp_path / "model", tied=False))
+def both(rank: int, folder: str) -> None:
+    half_precision(rank, folder)
+    averages_in_the_host(rank, folder)
+
+
+def test_two_ranks_train_adapters_of_a_base_in_half_precision_and_keep_averages_in_the_host(
+    tmp_path: Path,
+) -> None:
+    on_two_ranks(both, model_folder(tmp_path / "model", tied=False))
 
 
 def prefix(name: str) -> str:

@@ -199,6 +199,16 @@ def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
     assert plain.total("updating") - moved.total("updating") == sum(moved.host.values())
 
 
+def test_averages_in_the_host(eight: Shapes) -> None:
+    plain = memory(ASKED, eight, H100)
+    moved = memory(replace(ASKED, offload_optimizer=True), eight, H100)
+    trained = eight.policy.shard + eight.value.shard
+    assert moved.host["Adam's averages"] == 8 * trained
+    assert plain.total("sampling") - moved.total("sampling") == 8 * trained
+    # While a weight takes its step its averages are on the GPU: 1/8 of 128256 rows of 4096, twice 4 bytes.
+    assert plain.total("updating") - moved.total("updating") == 8 * trained - 128256 * 4096
+
+
 def test_activations_that_are_kept(eight: Shapes) -> None:
     again = memory(ASKED, eight, H100).updating["activations"]
     kept = memory(replace(ASKED, recompute=False), eight, H100).updating["activations"]
