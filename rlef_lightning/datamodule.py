@@ -138,6 +138,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is not None:
             return
         check_trainer(self._trainer)
+        self._module.check_folders()
         self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
@@ -344,7 +345,5 @@ class RolloutDataModule(L.LightningDataModule):
 
 
 _SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
-    "validate": ("validation",),
-    "test": ("test",),
-    "predict": ("test",),
-}
+    "validate": ("validation",), "test": ("test",), "predict": ("test",),
+}  # fmt: skip

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from rlef_lightning.errors import CheckpointError, ConfigError
+from rlef_lightning.errors import ConfigError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
-from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.models.host_adamw import HostAdamW
+from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
 from rlef_lightning.ranks import Ranks, summed
+from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
+from rlef_lightning.updating import Trained, clip_gradients, parameter_groups
 
 if TYPE_CHECKING:
+    from rlef_lightning.models.assembly import Wanted
     from rlef_lightning.models.building import Place
 
 DType = Literal["float32", "bfloat16"]
@@ -36,9 +39,17 @@ class RLEFModule(L.LightningModule):
     """Policy, frozen reference and value network of RLEF, trained by PPO.
 
     Args:
-        model_folder: Hugging Face folder of the initial policy; reference and value network start from it.
+        model_folder: Hugging Face folder of the initial policy.
         objective: What is maximised: PPO (the paper's), TokenValuePPO, GRPO or RLOO; without a class, PPO's
             numbers.
+        reference_folder: Of the frozen reference; null: model_folder, as in the paper (RLEF, sec. 2.2).
+        value_folder: Of a value network of its own; null: model_folder, as in the paper.
+        value_network: "own": a second network, as in the paper (RLEF, sec. 2.2); "shared": a head on the
+            policy's hidden states, so that one pass gives log-probabilities and values.
+        value_loss_weight: Of the value loss where the trunk is shared: the policy's weights are moved by
+            policy loss + this x value loss. An own network has its loss to itself.
+        lora: Train low-rank adapters of the policy in the place of its weights; the reference is then the
+            policy without them. null: train all weights, as in the paper.
         learning_rate: Of the policy's AdamW (RLEF, sec. 3: 2e-7).
         value_learning_rate: Of the value network; null: the policy's. The paper does not state it.
         weight_decay: Of both networks (RLEF, sec. 3: 0.1).
@@ -47,19 +58,26 @@ class RLEFModule(L.LightningModule):
         gradient_clip_norm: Largest gradient norm of each network; null: no clipping. Not stated in the paper.
         pack_tokens: Most tokens of one forward pass: bounds the memory of activations, and must hold the
             longest episode.
-        reference_dtype: Number format of the frozen reference.
+        reference_dtype: Number format of the frozen reference; with LoRA of the weights that policy and
+            reference share.
         compute_dtype: Number format of forward and backward passes over sharded weights (with
             ShardedStrategy); weights, gradients and optimizer state stay in float32. null: float32.
         recompute_activations: Keep each layer's input only and compute the layer again in the backward pass:
             a third more computation, a fraction of the memory.
         offload_reference: With ShardedStrategy: keep the reference's shards in the host's memory.
-        seed: Of the value network's random output layer.
+        offload_optimizer: Keep Adam's averages in the host's memory; each is on the device for its step only.
+        seed: Of the value network's random output layer, and of adapters.
     """
 
     def __init__(
         self,
         model_folder: str,
         objective: Objective = PPO(),  # noqa: B008 (frozen)
+        reference_folder: str | None = None,
+        value_folder: str | None = None,
+        value_network: Literal["own", "shared"] = "own",
+        value_loss_weight: float = 0.1,
+        lora: Lora | None = None,
         learning_rate: float = 2e-7,
         value_learning_rate: float | None = None,
         weight_decay: float = 0.1,
@@ -71,14 +89,18 @@ class RLEFModule(L.LightningModule):
         compute_dtype: DType | None = None,
         recompute_activations: bool = False,
         offload_reference: bool = False,
+        offload_optimizer: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         # Where nothing is trained there is no value network. `on_load_checkpoint` is strict about the rest.
         self.strict_loading = False
+        self.register_state_dict_post_hook(drop_frozen)
         self.model_folder = model_folder
+        self.reference_folder, self.value_folder = reference_folder, value_folder
         self.objective = objective
+        self.value_network, self.value_loss_weight, self.lora = value_network, value_loss_weight, lora
         self.learning_rate = learning_rate
         self.value_learning_rate = learning_rate if value_learning_rate is None else value_learning_rate
         self.weight_decay = weight_decay
@@ -87,9 +109,8 @@ class RLEFModule(L.LightningModule):
         self.gradient_clip_norm = gradient_clip_norm
         self.pack_tokens = pack_tokens
         self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
-        self.recompute_activations = recompute_activations
-        self.offload_reference = offload_reference
-        self.seed = seed
+        self.recompute_activations, self.seed = recompute_activations, seed
+        self.offload_reference, self.offload_optimizer = offload_reference, offload_optimizer
         self.policy: Any = None
         # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
         self._frozen: tuple[Any, ...] = ()
@@ -109,18 +130,15 @@ class RLEFModule(L.LightningModule):
             CheckpointError: the model folder is missing or torn.
             ConfigError: options of sharded networks without sharding.
         """
-        from rlef_lightning.models.building import build_policy, build_reference, build_value
+        from rlef_lightning.models.assembly import build_networks
 
         if self.policy is not None:
             return
+        wanted = self._wanted()
         trained = self._place(recompute=self.recompute_activations, offload=False)
-        self.policy = build_policy(self.model_folder, trained)
-        if self._trains():
-            frozen = self._place(recompute=False, offload=self.offload_reference)
-            dtype = getattr(torch, self.reference_dtype)
-            self._frozen = (build_reference(self.model_folder, frozen, dtype),)
-            if self.objective.value_level is not None:
-                self.value = build_value(self.model_folder, trained, seed=self.seed)
+        frozen = self._place(recompute=False, offload=self.offload_reference and wanted.trains)
+        self.policy, reference, self.value = build_networks(wanted, trained, frozen)
+        self._frozen = () if reference is None else (reference,)
 
     @property
     def reference(self) -> Any:
@@ -151,28 +169,45 @@ class RLEFModule(L.LightningModule):
         from rlef_lightning.models.sharding import reshard
 
         for network in (self.policy, self.reference, self.value):
-            if network is not None:
+            if isinstance(network, torch.nn.Module):
                 reshard(network)
+
+    def check_folders(self) -> None:
+        """Refuse networks that do not go together before anything starts: CheckpointError, ConfigError."""
+        from rlef_lightning.models.assembly import check_wanted
+
+        check_wanted(self._wanted(), offloads_reference=self.offload_reference)
+
+    def _wanted(self) -> Wanted:
+        from rlef_lightning.models.assembly import Wanted
+
+        return Wanted(
+            model_folder=self.model_folder,
+            reference_folder=self.reference_folder,
+            value_folder=self.value_folder,
+            trains=self._trains(),
+            values=None if self.objective.value_level is None else self.value_network,
+            reference_dtype=getattr(torch, self.reference_dtype),
+            lora=self.lora,
+            seed=self.seed,
+        )
 
     def _trains(self) -> bool:
         return self._trainer is None or self._trainer.state.fn == "fit"
 
     def configure_optimizers(self) -> Any:
-        """One AdamW with a parameter group for each network, and the linear warm-up."""
-        rates = {"policy": self.learning_rate, "value": self.value_learning_rate}
-        groups = [
-            {"params": list(network.parameters()), "lr": rates[name], "name": name}
-            for name, network in self._trained().items()
-        ]
-        optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
+        """One AdamW with a parameter group for policy and value each, and the linear warm-up."""
+        groups = parameter_groups(
+            self.policy,
+            self.value,
+            learning_rate=self.learning_rate,
+            value_learning_rate=self.value_learning_rate,
+        )
+        kind = HostAdamW if self.offload_optimizer else torch.optim.AdamW
+        optimizer = kind(groups, betas=self.betas, weight_decay=self.weight_decay)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-    def _trained(self) -> dict[str, Any]:
-        """The networks that are trained; not every objective has a value network."""
-        networks = {"policy": self.policy, "value": self.value}
-        return {name: network for name, network in networks.items() if network is not None}
 
     # ---- the engine's side ---------------------------------------------------------------------
 
@@ -229,7 +264,7 @@ class RLEFModule(L.LightningModule):
             for name, share in self._backward(packed, batch, counts=number < counted).items():
                 sums[name] = sums.get(name, 0.0) + share
         sums = summed(sums, self.device)
-        sums |= self._clip_gradients()
+        sums |= clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad()  # their memory is the engine's until the next update
@@ -243,47 +278,17 @@ class RLEFModule(L.LightningModule):
 
     def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, float]:
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
-        policy = self._policy_loss(packed, batch, counts)
-        self.manual_backward(policy.loss)
-        numbers = {
-            "policy_loss": policy.loss.item(),
-            "clip_fraction": policy.clip_fraction.item(),
-            "update_kl": policy.approx_kl.item(),
-            "behaviour_correction": policy.correction_mean.item(),
-            "correction_truncated": policy.truncated_fraction.item(),
-        }
-        if self.objective.kl == "loss":
-            numbers["loss_kl"] = policy.kl.item()
-        if self.value is None:
-            return numbers
-        value = self._value_loss(packed, batch, counts)
-        self.manual_backward(value.loss)
-        value_numbers = {
-            "value_loss": value.loss.item(),
-            "value_clip_fraction": value.clip_fraction.item(),
-        }
-        return numbers | value_numbers
-
-    def _policy_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> PolicyLoss:
-        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
-        mask = torch.full_like(packed.target_ids, counts, dtype=torch.bool)
-        return self.objective.policy_loss(logprobs, packed, mask, batch.response_tokens)
-
-    def _value_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> ValueLoss:
-        mask = torch.full_like(packed.value_index, counts, dtype=torch.bool)
-        return self.objective.value_loss(self.value(packed), packed, mask, batch.turns)
-
-    def _clip_gradients(self) -> dict[str, float]:
-        limit = float("inf") if self.gradient_clip_norm is None else self.gradient_clip_norm
-        norms = {
-            f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
-            for name, network in self._trained().items()
-        }
-        # Of sharded gradients each rank has a part of the norm.
-        return {
-            name: float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-            for name, norm in norms.items()
-        }
+        trained = Trained(
+            policy=self.policy,
+            value=self.value,
+            objective=self.objective,
+            value_loss_weight=self.value_loss_weight,
+        )
+        numbers: dict[str, float] = {}
+        for loss, shown in trained.losses(packed, batch, counts=counts):
+            self.manual_backward(loss)
+            numbers |= shown
+        return numbers
 
     def _log_updates(self) -> None:
         """Means over this epoch's optimizer steps, and the throughput of updating."""
@@ -324,26 +329,22 @@ class RLEFModule(L.LightningModule):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the adapters are of, for resuming and for `rlef export`."""
+        if self.lora is not None:
+            checkpoint[ADAPTERS_OF] = described(self.lora, self.reference_dtype)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks.
+        """Refuse a checkpoint of other networks, or of other adapters.
 
         Raises:
-            CheckpointError: a weight is missing or has another shape, or the objective was another one.
+            CheckpointError: a weight is missing or has another shape, or values came from elsewhere.
         """
+        own = None if self.lora is None else described(self.lora, self.reference_dtype)
+        check_adapters(checkpoint.get(ADAPTERS_OF), own)
         if "state_dict" not in checkpoint:
             return  # the strategy has put sharded weights in place by itself, and compared shapes
         stored = checkpoint["state_dict"]
-        has_value = any(name.startswith("value.") for name in stored)
-        if self._trains() and has_value != (self.value is not None):
-            raise CheckpointError(
-                f"the checkpoint has {'a' if has_value else 'no'} value network, which model.objective="
-                f"{type(self.objective).__name__} does {'not train' if has_value else 'train'}: resume with "
-                "the objective of the run that wrote it, or start anew"
-            )
-        for name, tensor in self.state_dict().items():
-            found = tuple(stored[name].shape) if name in stored else None
-            if found != tuple(tensor.shape):
-                raise CheckpointError(
-                    f"the checkpoint does not fit model.model_folder={self.model_folder!r}: weight {name} is "
-                    f"{found or 'missing'} there and {tuple(tensor.shape)} here"
-                )
+        if self._trains():
+            check_values(stored, self.state_dict(), type(self.objective).__name__)
+        check_weights(stored, self.state_dict(), self.model_folder)

@@ -6,7 +6,7 @@ changes no weights and logs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,8 @@ from rlef_lightning.learning.logprobs import token_logprobs
 from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
-from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.models.lora import WithoutAdapters
+from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.types import ActionLevel, Episode, ScoredEpisode, TrainingSample
 
@@ -30,20 +31,37 @@ class Networks:
     """What scores."""
 
     policy: PolicyNetwork
-    reference: PolicyNetwork
+    reference: PolicyNetwork | WithoutAdapters
     value: ValueNetwork | None
-    """None for an objective without values."""
+    """None for an objective without values, and where the policy's trunk has the value head."""
     value_level: ActionLevel | None = "turn"
     """Where values are read: at the last prompt token of each turn, or before each response token."""
 
+    def policy_and_values(
+        self, packed: PackedSequences, temperature: float
+    ) -> tuple[Tensor, Tensor, list[tuple[float, ...]]]:
+        """Log-probability and entropy of each response token, [R]; of each turn its value, those of its
+        tokens, or none."""
+        if self.value_level is None or not isinstance(self.policy, PolicyValueNetwork):
+            return *response_logprobs(self.policy, packed, temperature), self.values(packed)
+        read = self._where_read(packed)
+        logprobs, entropy, values = logprobs_and_values(self.policy, read, temperature)
+        return logprobs, entropy, self._by_turn(values, packed)
+
     def values(self, packed: PackedSequences) -> list[tuple[float, ...]]:
-        """Of each turn of the pack: its value, those of its tokens, or none."""
+        """Those of a value network of its own."""
         if self.value is None:
             return [()] * len(packed.value_index)
-        if self.value_level == "token":
-            # Only places that predict a response token are read: no value of a feedback token exists.
-            return split_turns(self.value(replace(packed, value_index=packed.response_index)), packed)
-        return [(value,) for value in self.value(packed).tolist()]
+        return self._by_turn(self.value(self._where_read(packed)), packed)
+
+    def _where_read(self, packed: PackedSequences) -> PackedSequences:
+        # Only places that predict a response token are read: no value of a feedback token exists.
+        tokens = self.value_level == "token"
+        return replace(packed, value_index=packed.response_index) if tokens else packed
+
+    def _by_turn(self, values: Tensor, packed: PackedSequences) -> list[tuple[float, ...]]:
+        tokens = self.value_level == "token"
+        return split_turns(values, packed) if tokens else [(value,) for value in values.tolist()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +83,27 @@ class _EpisodeNumbers:
 
 
 def response_logprobs(
-    network: PolicyNetwork, packed: PackedSequences, temperature: float
+    network: PolicyNetwork | WithoutAdapters, packed: PackedSequences, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy of each response token: two tensors [R], in nats."""
+    result: tuple[Tensor, Tensor] = network(packed, _head(packed, temperature))
+    return result
 
+
+def logprobs_and_values(
+    network: PolicyValueNetwork, packed: PackedSequences, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, and the values at `packed.value_index`, [M] float32, of one forward pass."""
+    (logprobs, entropy), values = network(packed, _head(packed, temperature), packed.value_index)
+    return logprobs, entropy, values
+
+
+def _head(packed: PackedSequences, temperature: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         chunk = max(1, LOGITS_AT_A_TIME // len(weight))
         return token_logprobs(hidden, weight, packed.target_ids, temperature, chunk)
 
-    result: tuple[Tensor, Tensor] = network(packed, head)
-    return result
+    return head
 
 
 @dataclass(slots=True)
@@ -139,9 +168,8 @@ def _score_pack(
 ) -> _PackNumbers:
     device = next(networks.policy.parameters()).device
     packed = collate_sequences([sequences[i] for i in members]).to(device)
-    policy, entropy = response_logprobs(networks.policy, packed, temperature)
+    policy, entropy, values = networks.policy_and_values(packed, temperature)
     reference, _ = response_logprobs(networks.reference, packed, temperature)
-    values = networks.values(packed)
     turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
     numbers = {}
     for i in members:

@@ -15,9 +15,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.models.lora import Lora, add_adapters, reset_adapters
+from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.models.reading import read_weights
-from rlef_lightning.models.sharding import recompute_layers, shard
+from rlef_lightning.models.sharding import decoder_layers, recompute_layers, shard
 from rlef_lightning.models.skeleton import give_memory, skeleton
 
 DType = Literal["float32", "bfloat16"]
@@ -42,12 +43,28 @@ class Place:
 
 
 def build_policy(
-    path: str | Path, place: Place, dtype: torch.dtype = torch.float32, setting: str = "model.model_folder"
+    path: str | Path,
+    place: Place,
+    dtype: torch.dtype = torch.float32,
+    setting: str = "model.model_folder",
+    *,
+    value_head: bool = False,
+    lora: Lora | None = None,
+    seed: int = 0,
 ) -> PolicyNetwork:
-    """A causal language model with the folder's weights; raises CheckpointError."""
+    """A causal language model with the folder's weights; raises CheckpointError, ConfigError.
+
+    With `value_head` on its hidden states, and with adapters in the place of training its weights; both are
+    drawn from `seed`.
+    """
     model = skeleton(AutoModelForCausalLM, path, dtype, setting)
-    network = PolicyNetwork(model)
+    if lora is not None:
+        add_adapters(model, decoder_layers(model), lora)
+    network = PolicyValueNetwork(model, seed) if value_head else PolicyNetwork(model)
     _settle(network, model, path, place, setting)
+    reset_adapters(model, seed)
+    if isinstance(network, PolicyValueNetwork):
+        network.reset_head(seed)
     return network
 
 

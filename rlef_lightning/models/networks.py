@@ -83,37 +83,79 @@ class PolicyNetwork(nn.Module):
         return head(hidden, self.model.get_output_embeddings().weight)
 
 
+class ValueHead(nn.Linear):
+    """A linear map from a hidden state to one number (RLEF, sec. 2.2)."""
+
+    def __init__(self, model: PreTrainedModel, seed: int, dtype: torch.dtype | None = None) -> None:
+        """Its weights are normal with std 0.1 / sqrt(H), from `seed`; its bias is 0.
+
+        Hidden states after the final norm are about sqrt(H) long, so first values are about 0.1. In the
+        model's own number format if no other is given.
+        """
+        weight = model.get_input_embeddings().weight
+        super().__init__(model.config.hidden_size, 1, device=weight.device, dtype=dtype or weight.dtype)
+        self.reset(seed)
+
+    @torch.no_grad()
+    def reset(self, seed: int) -> None:
+        """Draw the head anew; the same seed gives the same head on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        size = self.in_features
+        drawn = torch.randn(1, size, generator=generator) * (HEAD_SCALE / size**0.5)
+        local, part = local_part(self.weight)
+        local.copy_(drawn[part])
+        local_part(self.bias)[0].zero_()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[M, H] -> [M] float32, in units of reward."""
+        values = super().forward(hidden.to(self.weight.dtype)).float()
+        # FSDP2 hooks the outputs of a module, and an in-place change of a view would drop its hook.
+        return values.squeeze(-1).clone()
+
+
+class PolicyValueNetwork(PolicyNetwork):
+    """A policy with a value head on its own hidden states: one forward pass gives both.
+
+    In a backward pass of the values the gradient goes on into the policy's weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, seed: int) -> None:
+        super().__init__(model)
+        self.value_head = ValueHead(model, seed, torch.float32)  # whatever a frozen base has
+
+    def reset_head(self, seed: int) -> None:
+        """Draw the head anew."""
+        self.value_head.reset(seed)
+
+    def forward(
+        self,
+        packed: PackedTokens,
+        head: Callable[[Tensor, Tensor], Any],
+        value_index: Tensor | None = None,
+    ) -> Any:
+        """As the policy's; with `value_index` [M] a pair: that, and the values at these places [M]."""
+        hidden = hidden_states(self.model, packed)
+        said = head(hidden[packed.response_index], self.model.get_output_embeddings().weight)
+        return said if value_index is None else (said, self.value_head(hidden[value_index]))
+
+
 class ValueNetwork(nn.Module):
     """The backbone of a language model with a linear map to one number (RLEF, sec. 2.2)."""
 
     def __init__(self, backbone: PreTrainedModel, seed: int) -> None:
-        """The head's weights are normal with std 0.1 / sqrt(H), from `seed`; its bias is 0.
-
-        Hidden states after the final norm are about sqrt(H) long, so first values are about 0.1.
-        """
+        """The head is drawn from `seed`."""
         super().__init__()
         self.backbone = backbone
-        size = backbone.config.hidden_size
-        weight = backbone.get_input_embeddings().weight
-        self.head = nn.Linear(size, 1, device=weight.device, dtype=weight.dtype)
-        self.reset_head(seed)
+        self.head = ValueHead(backbone, seed)
 
-    @torch.no_grad()
     def reset_head(self, seed: int) -> None:
-        """Draw the head anew; the same seed gives the same head on every device."""
-        generator = torch.Generator().manual_seed(seed)
-        size = self.head.in_features
-        drawn = torch.randn(1, size, generator=generator) * (HEAD_SCALE / size**0.5)
-        local, part = local_part(self.head.weight)
-        local.copy_(drawn[part])
-        local_part(self.head.bias)[0].zero_()
+        """Draw the head anew."""
+        self.head.reset(seed)
 
     def forward(self, packed: PackedTokens) -> Tensor:
         """V at the last prompt token of each turn: [M] float32, in units of reward."""
-        hidden = hidden_states(self.backbone, packed)[packed.value_index]
-        values = self.head(hidden.to(self.head.weight.dtype)).float()
-        # FSDP2 hooks the outputs of a module, and an in-place change of a view would drop its hook.
-        return values.squeeze(-1).clone()
+        values: Tensor = self.head(hidden_states(self.backbone, packed)[packed.value_index])
+        return values
 
 
 def load_policy(

@@ -20,6 +20,8 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from rlef_lightning.errors import CheckpointError
 
+ADAPTERS = (".lora_A", ".lora_B")
+"""Ends of the names of weights that stand in no folder."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -110,9 +112,9 @@ def read_weights(model: nn.Module, path: str | Path, prefix: str, setting: str) 
 
 
 def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What a checkpoint holds, tied weights once."""
+    """What a folder holds, tied weights once."""
     kept = model.state_dict(keep_vars=True)
-    yield from model.named_parameters()
+    yield from (item for item in model.named_parameters() if not item[0].endswith(ADAPTERS))
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name in kept)
 
 

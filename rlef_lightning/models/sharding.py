@@ -71,7 +71,9 @@ def recompute_layers(model: PreTrainedModel) -> None:
 
 
 def _dtype_of(network: nn.Module) -> torch.dtype:
-    return next(network.parameters()).dtype
+    """Of the weights that are trained, or of all."""
+    trained = (weight for weight in network.parameters() if weight.requires_grad)
+    return next(trained, next(network.parameters())).dtype
 
 
 def reshard(network: nn.Module) -> None:

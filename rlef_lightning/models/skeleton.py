@@ -30,9 +30,8 @@ def skeleton(kind: Any, path: str | Path, dtype: torch.dtype, setting: str) -> P
         CheckpointError: no folder, no readable config.json, or an architecture unknown to transformers.
     """
     folder = Path(path)
-    check_folder(folder, setting)
+    config = read_config(path, setting)
     try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         with torch.device("meta"):
             model: PreTrainedModel = kind.from_config(config, dtype=dtype, attn_implementation=IMPLEMENTATION)
     except Exception as error:  # transformers raises many kinds
@@ -40,6 +39,16 @@ def skeleton(kind: Any, path: str | Path, dtype: torch.dtype, setting: str) -> P
     if (folder / "generation_config.json").is_file() and model.can_generate():
         model.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
     return model.eval()
+
+
+def read_config(path: str | Path, setting: str) -> Any:
+    """config.json of a folder, as transformers understands it; raises CheckpointError."""
+    folder = Path(path)
+    check_folder(folder, setting)
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # transformers raises many kinds
+        raise CheckpointError(f"cannot build a model from {path} (setting `{setting}`): {error}") from error
 
 
 def give_memory(network: nn.Module, model: PreTrainedModel, device: torch.device | str) -> None:

@@ -13,15 +13,20 @@ def load_tokenizer(model_folder: str) -> Any:
     Raises:
         CheckpointError: there is none, or it has no chat template.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no tokenizer in {model_folder!r} (model.model_folder): {error}") from error
+    tokenizer = read_tokenizer(model_folder, "model.model_folder")
     if not tokenizer.chat_template:
         raise CheckpointError(
             f"the tokenizer in {model_folder!r} has no chat template: RLEF is a dialogue; use the "
             "instruct version of the model or add chat_template.jinja to the folder"
         )
     return tokenizer
+
+
+def read_tokenizer(folder: str, setting: str) -> Any:
+    """The same, with or without a chat template; `setting` names the option that the folder comes from."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no tokenizer in {folder!r} ({setting}): {error}") from error

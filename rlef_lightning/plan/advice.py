@@ -86,9 +86,11 @@ def _lengths(asked: Asked, shapes: Shapes) -> Iterator[str]:
 def _room(asked: Asked, shapes: Shapes, bytes_of: Memory, hardware: Hardware) -> Iterator[str]:
     limit = MARGIN * hardware.memory_bytes
     cure = {
-        "sampling": "lower data.engine.init_args.gpu_memory_utilization, or set model.offload_reference",
+        "sampling": "lower data.engine.init_args.gpu_memory_utilization, or set model.offload_optimizer or "
+        "model.offload_reference",
         "scoring": "lower model.pack_tokens, or set model.offload_reference",
-        "updating": "set model.recompute_activations or model.offload_reference, lower model.pack_tokens",
+        "updating": "set model.recompute_activations, model.offload_optimizer or model.offload_reference, "
+        "lower model.pack_tokens",
     }
     for phase, what in cure.items():
         if (total := bytes_of.total(phase)) > limit:
@@ -99,7 +101,8 @@ def _room(asked: Asked, shapes: Shapes, bytes_of: Memory, hardware: Hardware) ->
     if (host := sum(bytes_of.host.values())) > 0.8 * hardware.host_memory_bytes:
         yield (
             f"each GPU's part of the host holds {host / GIB:.0f} GiB of "
-            f"{hardware.host_memory_bytes / GIB:.0f}; switch off model.offload_reference"
+            f"{hardware.host_memory_bytes / GIB:.0f}; switch off model.offload_reference or "
+            "model.offload_optimizer"
         )
     share = float(asked.engine.get("gpu_memory_utilization", 0.5)) * hardware.memory_bytes
     if (weights := engine_weight_bytes(asked, shapes)) >= share:

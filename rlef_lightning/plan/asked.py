@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.models.lora import Lora
 
 WITHOUT_VALUE = {"GRPO", "RLOO"}
 """Objectives that compare episodes of one problem."""
@@ -28,7 +29,7 @@ class Asked:
     warmup_steps: int
     pack_tokens: int
     trains_value: bool
-    """False: the objective has no value network."""
+    """False: the objective has no values."""
     reference_dtype: str
     compute_dtype: str | None
     recompute: bool
@@ -41,6 +42,18 @@ class Asked:
     max_in_flight: int
     engine: Mapping[str, Any]
     workers: int | None
+    reference_folder: str | None = None
+    value_folder: str | None = None
+    lora: Lora | None = None
+    """Adapters of the policy, which the reference is then without."""
+    offload_optimizer: bool = False
+    value_network: str = "own"
+    """Or "shared": a head on the policy's trunk."""
+
+    @property
+    def values(self) -> str | None:
+        """Where values come from; None: there are none."""
+        return self.value_network if self.trains_value else None
 
     @property
     def ranks(self) -> int:
@@ -93,6 +106,11 @@ def asked_of(config: Any) -> Asked:
         max_in_flight=_get(data.pace, "max_in_flight"),
         engine=dict(vars(_get(data.engine, "init_args"))),
         workers=_number(_get(_get(data.executor, "init_args"), "workers")),
+        reference_folder=_text(model.reference_folder),
+        value_folder=_text(model.value_folder),
+        lora=_lora(model.lora),
+        offload_optimizer=model.offload_optimizer,
+        value_network=model.value_network,
     )
 
 
@@ -107,6 +125,22 @@ def _get(record: Any, name: str) -> Any:
 
 def _number(value: Any) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _lora(value: Any) -> Lora | None:
+    if value is None or isinstance(value, Lora):
+        return value
+    targets = _get(value, "target_modules")
+    return Lora(
+        rank=_get(value, "rank"),
+        alpha=_get(value, "alpha"),
+        dropout=_get(value, "dropout"),
+        target_modules=None if targets is None else tuple(targets),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _devices(value: Any) -> int:

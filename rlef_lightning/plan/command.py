@@ -34,7 +34,14 @@ from rlef_lightning.plan.traffic import at_once, seconds, traffic
 
 def make_plan(asked: Asked, hardware: Hardware, lengths: Lengths) -> dict[str, Any]:
     """Everything that the command prints, as plain values. Raises CheckpointError, ConfigError."""
-    sizes = shapes(asked.model_folder, asked.ranks, value=asked.trains_value)
+    sizes = shapes(
+        asked.model_folder,
+        asked.ranks,
+        values=asked.values,
+        reference_folder=asked.reference_folder,
+        value_folder=asked.value_folder,
+        lora=asked.lora,
+    )
     counts = batches(asked, lengths)
     held = memory(asked, sizes, hardware)
     moved = traffic(asked, sizes, counts)

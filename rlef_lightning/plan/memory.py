@@ -50,13 +50,17 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
     }
     updating = {
         **resting,
-        "gradients": 4.0 * (shapes.policy.shard + shapes.value.shard),
+        "gradients": 4.0 * (shapes.policy.trained + shapes.value.trained),
         "gathered weights": _gathered(shapes.policy, compute),
         "gathered gradients": _gathered_gradients(shapes.policy, compute),
         "activations": passes["kept"],
         "logits of a chunk": 3 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
-        "gradient of the output layer": 4.0 * head,
+        "gradient of the output layer": 4.0 * head if asked.lora is None else 0.0,
     }
+    if asked.offload_optimizer:
+        # The embeddings are the largest weight; with LoRA no adapter is larger than its layer's together.
+        largest = shapes.policy.adapters or head
+        updating["averages of a weight"] = 8.0 * largest / asked.ranks
     engine = _engine(asked, shapes, hardware)
     if asked.engine.get("sleep_level") == 1:
         host["sleeping engine's weights"] = engine["engine's weights"]
@@ -67,14 +71,18 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
 
 def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
     """What lies in a GPU and in its host between passes."""
-    trained = shapes.policy.shard + shapes.value.shard
+    trained = shapes.policy.trained + shapes.value.trained
+    base = BYTES[asked.reference_dtype] * (shapes.policy.shard - shapes.policy.trained)
     device: Items = {
         "reserved": float(RESERVED_BYTES),
-        "weights (policy, value)": 4.0 * trained,
-        "Adam's averages": 8.0 * trained,
+        "weights (policy, value)": 4.0 * trained + base,
     }
-    frozen = {"reference": float(BYTES[asked.reference_dtype] * shapes.policy.shard)}
-    return (device, frozen) if asked.offload_reference else ({**device, **frozen}, {})
+    host: Items = {}
+    (host if asked.offload_optimizer else device)["Adam's averages"] = 8.0 * trained
+    if asked.lora is None:
+        place = host if asked.offload_reference else device
+        place["reference"] = float(BYTES[asked.reference_dtype] * shapes.reference.shard)
+    return device, host
 
 
 def _gathered(network: Network, size: int) -> float:
@@ -83,7 +91,12 @@ def _gathered(network: Network, size: int) -> float:
 
 
 def _gathered_gradients(network: Network, size: int) -> float:
-    """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced."""
+    """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced.
+
+    With LoRA of a layer's adapters.
+    """
+    if network.adapters:
+        return float((size + 4) * network.adapters)
     part = max(network.layer, network.embeddings)
     return float(size * (network.root + part) + 4 * max(network.root, part))
 
@@ -110,7 +123,7 @@ def _engine(asked: Asked, shapes: Shapes, hardware: Hardware) -> Items:
 
 def engine_weight_bytes(asked: Asked, shapes: Shapes) -> float:
     """Of one rank's part of an engine."""
-    return shapes.policy.weights * BYTES[asked.engine.get("dtype", "float32")] / asked.ranks_per_engine
+    return shapes.policy.engine_weights * BYTES[asked.engine.get("dtype", "float32")] / asked.ranks_per_engine
 
 
 def cache_bytes_per_token(asked: Asked, shapes: Shapes) -> float:

@@ -15,10 +15,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from rlef_lightning.errors import ConfigError
-from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
+from rlef_lightning.models.lora import Lora, add_adapters, is_adapter
+from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.models.reading import local_part
 from rlef_lightning.models.sharding import decoder_layers, separate_parts, shard
 from rlef_lightning.models.skeleton import skeleton
@@ -39,16 +40,29 @@ class Network:
     """Gathered by themselves; 0 where they are the output layer, too."""
     root: int
     """Of what stays gathered during a pass: the output layer, the last norm."""
+    trained: int
+    """Of the shard: all of it, or what LoRA trains."""
+    trained_weights: int
+    """Of all ranks' shards."""
+    adapters: int = 0
+    """Of LoRA, of one decoder layer; 0 without."""
+    layers: int = 0
+
+    @property
+    def engine_weights(self) -> int:
+        """Without adapters, which the engine gets merged."""
+        return self.weights - self.adapters * self.layers
 
 
-NOTHING = Network(weights=0, shard=0, layer=0, embeddings=0, root=0)
+NOTHING = Network(weights=0, shard=0, layer=0, embeddings=0, root=0, trained=0, trained_weights=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shapes:
-    """Of policy (and reference, which is the same) and value network, and of the transformer."""
+    """Of policy, reference and value network, and of the policy's transformer."""
 
     policy: Network
+    reference: Network
     value: Network
     layers: int
     hidden: int
@@ -60,23 +74,47 @@ class Shapes:
     context: int
 
 
-def shapes(model_folder: str, ranks: int, *, value: bool = True) -> Shapes:
+def shapes(
+    model_folder: str,
+    ranks: int,
+    *,
+    values: str | None = "own",
+    reference_folder: str | None = None,
+    value_folder: str | None = None,
+    lora: Lora | None = None,
+) -> Shapes:
     """Builds and shards; takes no memory for weights. Raises CheckpointError, ConfigError.
 
     Args:
         model_folder: Of which config.json is read.
         ranks: Processes that share the weights.
-        value: False: there is no value network; its sizes are 0.
+        values: "own": of a network of their own; "shared": of a head on the policy's trunk, which counts to
+            the policy; None: there are none.
+        reference_folder: None: the policy's.
+        value_folder: None: the policy's.
+        lora: Adapters of the policy.
     """
-    model = skeleton(AutoModelForCausalLM, model_folder, torch.float32, SETTING)
-    backbone = skeleton(AutoModel, model_folder, torch.float32, SETTING)
+    model = _skeleton(AutoModelForCausalLM, model_folder, SETTING)
+    if lora is not None:
+        add_adapters(model, decoder_layers(model), lora)
+    network = PolicyValueNetwork(model, seed=0) if values == "shared" else PolicyNetwork(model)
     with fake_ranks(ranks) as mesh:
-        policy = measured(PolicyNetwork(model), model, mesh)
-        critic = measured(ValueNetwork(backbone, seed=0), backbone, mesh) if value else NOTHING
+        policy = measured(network, model, mesh)
+        reference = policy
+        if reference_folder is not None or values == "shared" or lora is not None:
+            frozen = _skeleton(
+                AutoModelForCausalLM, reference_folder or model_folder, "model.reference_folder"
+            )
+            reference = measured(PolicyNetwork(frozen), frozen, mesh)
+        critic = NOTHING
+        if values == "own":
+            backbone = _skeleton(AutoModel, value_folder or model_folder, "model.value_folder")
+            critic = measured(ValueNetwork(backbone, seed=0), backbone, mesh)
     config: Any = model.config.get_text_config()
     heads = config.num_attention_heads
     return Shapes(
         policy=policy,
+        reference=reference,
         value=critic,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
@@ -89,11 +127,16 @@ def shapes(model_folder: str, ranks: int, *, value: bool = True) -> Shapes:
     )
 
 
+def _skeleton(kind: Any, folder: str, setting: str) -> PreTrainedModel:
+    return skeleton(kind, folder, torch.float32, setting)
+
+
 def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
     """Shards the network and counts."""
     layers = list(map(size_of, decoder_layers(model)))
     parts = sum(map(size_of, separate_parts(model)))
     total = size_of(network)
+    adapters = sum(w.numel() for n, w in decoder_layers(model)[0].named_parameters() if is_adapter(n))
     shard(network, model, mesh)
     if not isinstance(network, FSDPModule):
         raise ConfigError(f"{type(model).__name__} could not be sharded")
@@ -103,6 +146,10 @@ def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
         layer=max(layers),
         embeddings=parts - sum(layers),
         root=total - parts,
+        trained=sum(local_part(w)[0].numel() for w in network.parameters() if w.requires_grad),
+        trained_weights=sum(w.numel() for w in network.parameters() if w.requires_grad),
+        adapters=adapters,
+        layers=len(layers),
     )
 
 

@@ -25,7 +25,7 @@ class Traffic:
     gather_for_scoring: float
     """All-gathers of an epoch's scoring: three networks, forwards, for every pack."""
     sync_per_epoch: float
-    """All-gather of the policy in float32, for the engines."""
+    """All-gather of the policy for the engines: in float32, with LoRA in the base's format."""
 
 
 def traffic(asked: Asked, shapes: Shapes, plan: Batches) -> Traffic:
@@ -34,12 +34,15 @@ def traffic(asked: Asked, shapes: Shapes, plan: Batches) -> Traffic:
     compute = BYTES[asked.compute_dtype or "float32"]
     trained = shapes.policy.weights + shapes.value.weights
     packs = plan.packs_per_rank
-    scored = compute * trained + BYTES[asked.reference_dtype] * shapes.policy.weights
+    reference = BYTES[asked.reference_dtype] if asked.lora is None else compute
+    scored = compute * trained + reference * shapes.reference.weights
+    moved = shapes.policy.trained_weights + shapes.value.trained_weights
+    base = 4 if asked.lora is None else BYTES[asked.reference_dtype]
     return Traffic(
         gather_per_step=2.0 * packs * compute * trained * part,
-        reduce_per_step=4.0 * packs * trained * part,
+        reduce_per_step=4.0 * packs * moved * part,
         gather_for_scoring=packs * asked.minibatches * scored * part,
-        sync_per_epoch=4.0 * shapes.policy.weights * part,
+        sync_per_epoch=base * shapes.policy.weights * part,
     )
 
 
@@ -67,8 +70,10 @@ def seconds(
     compute = COMPUTE_SHARE * peak * asked.ranks
     tokens = asked.episodes * lengths.sequence
     trained = shapes.policy.weights + shapes.value.weights
-    forward = 2.0 * tokens * (trained + shapes.policy.weights)
-    both = (8.0 if asked.recompute else 6.0) * tokens * trained
+    forward = 2.0 * tokens * (trained + shapes.reference.weights)
+    # Of frozen weights there is a gradient with respect to what goes in only.
+    frozen = 0 if asked.lora is None else shapes.policy.weights
+    both = ((8.0 if asked.recompute else 6.0) * trained - 2.0 * frozen) * tokens
     steps = moved.gather_per_step + moved.reduce_per_step
     return Seconds(
         sampling=_sampling(asked, shapes, lengths, hardware),

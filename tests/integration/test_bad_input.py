@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 
-from .commands import LAST, SMALL, rlef
+from .commands import LAST, MODEL, ROOT, SMALL, rlef
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +42,22 @@ def refused(*options: str, cwd: Path, says: list[str]) -> None:
 
 def test_missing_model_folder(tmp_path: Path) -> None:
     refused("--model.model_folder=/nowhere/model", cwd=tmp_path, says=["/nowhere/model", "model_folder"])
+
+
+def test_a_reference_with_another_tokenizer_ends_both_ranks(tmp_path: Path) -> None:
+    folder = tmp_path / "reference"
+    shutil.copytree(MODEL, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused(
+        f"--config={ROOT / 'configs/trainer/two_cpu_ranks.yaml'}",
+        f"--model.reference_folder={folder}",
+        cwd=tmp_path,
+        says=["tokenizers differ", "model.reference_folder", "512 tokens", "'a'"],
+    )
+    assert not (tmp_path / "runs/tiny/episodes").exists()
 
 
 def test_malformed_problem_file(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
     types, errors <- middle rooms <- rollout <- ranks
-        <- evaluation, scoring, checks, collecting, sharded <- loaders
+        <- evaluation, scoring, checks, collecting, sharded, resuming <- loaders, updating
         <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
@@ -31,8 +31,8 @@ LAYERS: list[set[str]] = [
     MIDDLE,
     {"rollout"},
     {"ranks"},
-    {"evaluation", "scoring", "checks", "collecting", "syncing", "sharded"},
-    {"loaders"},
+    {"evaluation", "scoring", "checks", "collecting", "syncing", "sharded", "resuming"},
+    {"loaders", "updating"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "sharded.py",
         "loaders.py",
         "scoring.py",
+        "updating.py",
         "module.py",
         "datamodule.py",
         "callbacks",

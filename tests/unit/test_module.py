@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.datamodule import EVALUATION_SAMPLING, RolloutDataModule
-from rlef_lightning.errors import CheckpointError
+from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.learning.objectives import GRPO, PPO, TokenValuePPO
 from rlef_lightning.module import RLEFModule
@@ -498,6 +498,23 @@ def test_the_reference_has_a_number_format_of_its_own(folder: Path) -> None:
     module = built(folder, reference_dtype="bfloat16")
     assert {weight.dtype for weight in module.reference.parameters()} == {torch.bfloat16}
     assert {weight.dtype for weight in module.policy.parameters()} == {torch.float32}
+
+
+def test_reference_and_value_network_may_start_from_other_folders(folder: Path, tmp_path: Path) -> None:
+    other = AutoModelForCausalLM.from_pretrained(folder)
+    disturb(other)
+    other.save_pretrained(tmp_path)
+    module = built(folder, reference_folder=str(tmp_path), value_folder=str(tmp_path))
+    wanted = other.model.embed_tokens.weight
+    assert torch.equal(module.reference.model.get_input_embeddings().weight, wanted)
+    assert torch.equal(module.value.backbone.get_input_embeddings().weight, wanted)
+    assert not torch.equal(module.policy.model.get_input_embeddings().weight, wanted)
+
+
+def test_a_folder_for_a_network_that_is_not_there_is_refused(folder: Path) -> None:
+    module = RLEFModule(str(folder), value_folder=str(folder), value_network="shared")
+    with pytest.raises(ConfigError, match=r"of a value network of its own, and this run has none"):
+        module.check_folders()
 
 
 def test_a_missing_folder_names_the_option(tmp_path: Path) -> None:

@@ -4,107 +4,45 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, LlamaConfig
 
-from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.learning.minibatches import make_minibatches
+from rlef_lightning.models.lora import Lora
 from rlef_lightning.module import RLEFModule
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.types import Completion, Episode, Report, StopReason, TestResult, Turn, Verdict
+from tests.small_runs import episodes, model_folder, take_step
 from tests.two_ranks import on_two_ranks
 
 pytestmark = pytest.mark.slow
 
-VOCABULARY, PACK_TOKENS, STEPS = 61, 40, 2
+PACK_TOKENS, STEPS = 40, 2
 
 
-def model_folder(path: Path, *, tied: bool) -> str:
-    """A random Llama of three layers."""
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        tie_word_embeddings=tied,
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    return str(path)
-
-
-def episodes(count: int) -> list[Episode]:
-    """Of one turn each, 5 to 30 tokens long; every third one fails."""
-    draw = torch.Generator().manual_seed(3)
-    return [_episode(number, draw) for number in range(count)]
-
-
-def _episode(number: int, draw: torch.Generator) -> Episode:
-    length = int(torch.randint(5, 31, (1,), generator=draw))
-    ids = tuple(torch.randint(VOCABULARY, (length,), generator=draw).tolist())
-    verdict = Verdict.ACCEPTED if number % 3 else Verdict.WRONG_ANSWER
-    result = TestResult(verdict=verdict, stdout="", stderr="", cpu_s=0.0, wall_s=0.0, peak_memory_bytes=0)
-    report = Report(results=(result,))
-    completion = Completion(
-        token_ids=ids[3:], logprobs=(-4.0,) * (length - 3), finish_reason="stop", policy_version=1
-    )
-    turn = Turn(
-        prompt_token_ids=ids[:3],
-        completion=completion,
-        response="",
-        code="pass",
-        public_report=report,
-        feedback=None,
-    )
-    return Episode(
-        problem_id=f"p{number}",
-        sample_index=0,
-        seed=number,
-        turns=(turn,),
-        private_report=report,
-        stop_reason=StopReason.TURN_LIMIT,
-    )
-
-
-def trained(folder: str, ranks: Ranks) -> tuple[RLEFModule, Any, dict[str, float]]:
+def trained(folder: str, ranks: Ranks, options: dict[str, Any]) -> tuple[RLEFModule, Any, dict[str, float]]:
     """A module after two optimizer steps, what it scored before, and what it logged."""
-    module = RLEFModule(folder, learning_rate=1e-3, warmup_steps=1, pack_tokens=PACK_TOKENS)
+    module = RLEFModule(folder, learning_rate=1e-3, warmup_steps=1, pack_tokens=PACK_TOKENS, **options)
     if ranks.size > 1:
         module._device_mesh = init_device_mesh("cpu", (ranks.size, 1), mesh_dim_names=("data_parallel", "tp"))
     module.configure_model()
     scored = module.score(episodes(11), 1.0, ranks)
-    options = module.configure_optimizers()
+    optimizers = module.configure_optimizers()
     steps = make_minibatches(scored.samples, STEPS, PACK_TOKENS, 0, rank=ranks.rank, ranks=ranks.size)
     logged: dict[str, float] = {}
     for number, batch in enumerate(steps):
-        _step(module, batch, options, logged, last=number == STEPS - 1)
+        take_step(module, batch, optimizers, logged, last=number == STEPS - 1)
     return module, scored, logged
 
 
-def _step(
-    module: RLEFModule, batch: MiniBatch, options: Any, logged: dict[str, float], *, last: bool
-) -> None:
-    module.optimizers = lambda: options["optimizer"]  # type: ignore[method-assign,assignment,return-value]
-    module.lr_schedulers = lambda: options["lr_scheduler"]  # type: ignore[method-assign]
-    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign,assignment]
-    module.log_dict = lambda numbers, **how: logged.update(numbers)  # type: ignore[method-assign,assignment]
-    module._trainer = SimpleNamespace(is_last_batch=last)  # type: ignore[assignment]
-    module.training_step(batch, 0)
-
-
-def alone(folder: str) -> dict[str, Any]:
+def alone(folder: str, options: dict[str, Any]) -> dict[str, Any]:
     """What one process comes to."""
-    module, scored, logged = trained(folder, Ranks())
+    module, scored, logged = trained(folder, Ranks(), options)
     return {
         "samples": scored.samples,
         "metrics": scored.metrics,
@@ -114,9 +52,13 @@ def alone(folder: str) -> dict[str, Any]:
     }
 
 
-def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
-    for folder, one in expected.items():
-        module, scored, logged = trained(folder, Ranks(60.0))
+Case = tuple[str, dict[str, Any], dict[str, Any]]
+"""A model folder, options of the module, and what one process comes to."""
+
+
+def compare(rank: int, cases: list[Case]) -> None:
+    for folder, options, one in cases:
+        module, scored, logged = trained(folder, Ranks(60.0), options)
         for sample, expects in zip(scored.samples, one["samples"], strict=True):
             assert sample.token_ids == expects.token_ids
             assert sample.policy_logprobs == pytest.approx(expects.policy_logprobs, abs=1e-5)
@@ -126,7 +68,7 @@ def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
         assert scored.metrics == pytest.approx(one["metrics"], abs=1e-5)
         timeless = {name: logged[name] for name in one["logged"]}
         assert timeless == pytest.approx(one["logged"], abs=1e-5, rel=1e-4)
-        assert min(timeless["train/gradient_norm_policy"], timeless["train/gradient_norm_value"]) > 0.01
+        assert min(timeless[name] for name in timeless if "gradient_norm" in name) > 0.01
         for name, shard in module.named_parameters():
             assert isinstance(shard, DTensor)  # resharded after every pass
             # Adam makes steps of 1e-3 of the smallest gradients, rounding and all; the norms show their size.
@@ -134,6 +76,47 @@ def compare(rank: int, expected: dict[str, dict[str, Any]]) -> None:
             torch.testing.assert_close(whole, one["weights"][name], atol=5e-5, rtol=1e-5)
         _weights_for_the_engine_are_whole(module, one["engine"])
         _no_more_than_a_layer_is_whole(module, one["engine"])
+
+
+def half_precision(rank: int, folder: str) -> None:
+    """A base in bfloat16 beside adapters in float32, in the same groups of shards."""
+    for compute in (None, "bfloat16"):
+        options = {"lora": Lora(rank=4), "value_network": "shared", "reference_dtype": "bfloat16"}
+        module, scored, logged = trained(folder, Ranks(60.0), {**options, "compute_dtype": compute})
+        assert 0 < logged["train/gradient_norm_policy"] < 100
+        assert scored.metrics["kl"] == 0.0  # policy and reference are the same pass of the same weights
+        for name, weight in module.policy.named_parameters():
+            assert isinstance(weight, DTensor)
+            assert weight.dtype == (torch.float32 if weight.requires_grad else torch.bfloat16), name
+
+
+def averages_in_the_host(rank: int, folder: str) -> None:
+    """The steps of AdamW; its state is saved as shards, and read into new shards."""
+    module, _, _ = trained(folder, Ranks(60.0), {"offload_optimizer": True})
+    optimizer = module.configure_optimizers()["optimizer"]
+    plain = torch.optim.AdamW(optimizer.param_groups)
+    for weight in module.parameters():
+        weight.grad = weight.detach().sin()
+    before = [weight.detach().clone() for weight in module.parameters()]
+    plain.step()
+    wanted = [weight.full_tensor() for weight in module.parameters()]
+    with torch.no_grad():
+        for weight, old in zip(module.parameters(), before, strict=True):
+            weight.copy_(old)
+    optimizer.step()
+    for weight, other in zip(module.parameters(), wanted, strict=True):
+        assert torch.equal(weight.full_tensor(), other)
+    state = get_optimizer_state_dict(module, optimizer)
+    again = module.configure_optimizers()["optimizer"]
+    set_optimizer_state_dict(module, again, state)
+    for weight in module.parameters():
+        found, kept = again.state[weight], optimizer.state[weight]
+        assert found["step"] == kept["step"] == 1
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert isinstance(found[name], DTensor)
+            assert found[name].placements == weight.placements
+            assert torch.equal(found[name].to_local(), kept[name].to_local())
+            assert torch.equal(found[name].full_tensor(), plain.state[weight][name].full_tensor())
 
 
 def _no_more_than_a_layer_is_whole(module: RLEFModule, expected: dict[str, torch.Tensor]) -> None:
@@ -184,8 +167,26 @@ def _weights_for_the_engine_are_whole(module: RLEFModule, expected: dict[str, to
 
 
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    folders = [model_folder(tmp_path / name, tied=name == "tied") for name in ("untied", "tied")]
-    on_two_ranks(compare, {folder: alone(folder) for folder in folders})
+    folders = {name: model_folder(tmp_path / name, tied=name == "tied") for name in ("untied", "tied")}
+    wanted: list[tuple[str, dict[str, Any]]] = [
+        (folders["untied"], {}),
+        (folders["tied"], {}),
+        (folders["tied"], {"value_network": "shared"}),
+        (folders["untied"], {"lora": Lora(rank=4)}),
+        (folders["tied"], {"lora": Lora(rank=4), "value_network": "shared", "recompute_activations": True}),
+    ]
+    on_two_ranks(compare, [(folder, options, alone(folder, options)) for folder, options in wanted])
+
+
+def both(rank: int, folder: str) -> None:
+    half_precision(rank, folder)
+    averages_in_the_host(rank, folder)
+
+
+def test_two_ranks_train_adapters_of_a_base_in_half_precision_and_keep_averages_in_the_host(
+    tmp_path: Path,
+) -> None:
+    on_two_ranks(both, model_folder(tmp_path / "model", tied=False))
 
 
 def prefix(name: str) -> str:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.models.building import Place, build_policy
+from rlef_lightning.models.lora import Lora
 from rlef_lightning.plan.advice import findings
 from rlef_lightning.plan.asked import Asked, _devices
 from rlef_lightning.plan.batches import Lengths, batches
@@ -135,10 +136,60 @@ def test_memory_item_by_item(eight: Shapes) -> None:
 
 
 def test_without_a_value_network_the_policy_alone_is_trained(eight: Shapes) -> None:
-    alone = shapes(ASKED.model_folder, 8, value=False)
+    alone = shapes(ASKED.model_folder, 8, values=None)
     assert alone.policy == eight.policy
     held = memory(replace(ASKED, trains_value=False), alone, H100)
     assert held.updating["Adam's averages"] == 8 * alone.policy.shard
+
+
+def test_a_value_head_on_the_trunk_costs_a_row(eight: Shapes) -> None:
+    shared = shapes(ASKED.model_folder, 8, values="shared")
+    # A row of 4096 and a bias, which rank 0 has.
+    assert shared.policy.weights == eight.policy.weights + 4096 + 1
+    assert shared.policy.shard == eight.policy.shard + 4096 + 1
+    assert shared.value.weights == 0
+    held = memory(replace(ASKED, value_network="shared"), shared, H100)
+    assert held.updating["Adam's averages"] == 8 * shared.policy.shard
+
+
+def test_networks_of_other_folders_have_their_own_sizes(tmp_path: Path) -> None:
+    folders = {}
+    for name, layers in (("policy", 4), ("reference", 3), ("value", 2)):
+        LlamaConfig(
+            vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=4,
+        ).save_pretrained(tmp_path / name)  # fmt: skip
+        folders[name] = str(tmp_path / name)
+    found = shapes(folders["policy"], 2, reference_folder=folders["reference"], value_folder=folders["value"])
+    layer, table = 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32, 64 * 32
+    assert found.policy.weights == 4 * layer + 2 * table + 32
+    assert found.reference.weights == 3 * layer + 2 * table + 32
+    assert found.value.weights == 2 * layer + table + 32 + 32 + 1
+    asked = replace(ASKED, devices=2, reference_folder=folders["reference"])
+    assert memory(asked, found, H100).scoring["reference"] == 2 * found.reference.shard
+
+
+def test_adapters_train_a_little_and_need_no_reference(eight: Shapes) -> None:
+    lora = Lora(rank=16, target_modules=("q_proj", "v_proj"))
+    found = shapes(ASKED.model_folder, 8, values="shared", lora=lora)
+    # Of each of 32 layers: queries 16 x 4096 + 4096 x 16, values 16 x 4096 + 1024 x 16; and the value head.
+    adapters = 16 * (4096 + 4096 + 4096 + 1024)
+    assert found.policy.trained_weights == 32 * adapters + 4096 + 1
+    assert found.policy.trained == 32 * adapters // 8 + 4096 + 1
+    assert found.policy.engine_weights == eight.policy.weights + 4096 + 1
+    asked = replace(ASKED, lora=lora, value_network="shared")
+    held = memory(asked, found, H100)
+    assert "reference" not in held.updating
+    assert held.updating["Adam's averages"] == 8 * found.policy.trained
+    assert held.updating["gradients"] == 4 * found.policy.trained
+    # The base in bfloat16, the rest in float32.
+    assert held.updating["weights (policy, value)"] == 2 * eight.policy.shard + 4 * found.policy.trained
+    assert held.updating["gradient of the output layer"] == 0
+    plan = batches(asked, LENGTHS)
+    moved = traffic(asked, found, plan)
+    assert moved.reduce_per_step == pytest.approx(9 * 4 * found.policy.trained_weights * 7 / 8)
+    assert moved.sync_per_epoch == pytest.approx(2 * found.policy.weights * 7 / 8)
+    assert memory(asked, found, H100).total("updating") < 0.6 * memory(ASKED, eight, H100).total("updating")
 
 
 def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
@@ -146,6 +197,16 @@ def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
     moved = memory(replace(ASKED, offload_reference=True), eight, H100)
     assert sum(moved.host.values()) == 2 * eight.policy.shard
     assert plain.total("updating") - moved.total("updating") == sum(moved.host.values())
+
+
+def test_averages_in_the_host(eight: Shapes) -> None:
+    plain = memory(ASKED, eight, H100)
+    moved = memory(replace(ASKED, offload_optimizer=True), eight, H100)
+    trained = eight.policy.shard + eight.value.shard
+    assert moved.host["Adam's averages"] == 8 * trained
+    assert plain.total("sampling") - moved.total("sampling") == 8 * trained
+    # While a weight takes its step its averages are on the GPU: 1/8 of 128256 rows of 4096, twice 4 bytes.
+    assert plain.total("updating") - moved.total("updating") == 8 * trained - 128256 * 4096
 
 
 def test_activations_that_are_kept(eight: Shapes) -> None:

@@ -1,0 +1,114 @@
+"""A pack, the networks that are trained -> losses for backward passes; their parameter groups and clipping.
+
+Every loss is a pack's share of the mini-batch's: divided by counts over all packs and ranks. It makes no
+optimizer and takes no step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
+from rlef_lightning.learning.minibatches import MiniBatch
+from rlef_lightning.learning.objectives import Objective
+from rlef_lightning.learning.packing import PackedBatch
+from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
+from rlef_lightning.scoring import logprobs_and_values, response_logprobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """The networks that are trained, and for what."""
+
+    policy: PolicyNetwork
+    value: ValueNetwork | None
+    """None where the policy's trunk has the value head, and where the objective has no values."""
+    objective: Objective
+    value_loss_weight: float = 1.0
+    """Of the value loss in the sum with the policy loss, where both have one trunk."""
+
+    def losses(
+        self, packed: PackedBatch, batch: MiniBatch, *, counts: bool
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Losses to call backward on, one after the other, each with its numbers for the log.
+
+        Args:
+            packed: One pack of the mini-batch.
+            batch: Says how many tokens and turns there are in all packs.
+            counts: False: nothing in the pack counts; the gradients are zeros.
+        """
+        if isinstance(self.policy, PolicyValueNetwork) and self.objective.value_level is not None:
+            logprobs, _, values = logprobs_and_values(self.policy, packed, batch.temperature)
+            policy = self._policy_loss(logprobs, packed, batch, counts)
+            value = self._value_loss(values, packed, batch, counts)
+            shown = self._policy_numbers(policy) | _value_numbers(value)
+            yield policy.loss + self.value_loss_weight * value.loss, shown
+            return
+        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
+        policy = self._policy_loss(logprobs, packed, batch, counts)
+        yield policy.loss, self._policy_numbers(policy)
+        if self.value is not None:
+            value = self._value_loss(self.value(packed), packed, batch, counts)
+            yield value.loss, _value_numbers(value)
+
+    def _policy_loss(
+        self, logprobs: Tensor, packed: PackedBatch, batch: MiniBatch, counts: bool
+    ) -> PolicyLoss:
+        mask = torch.full_like(packed.target_ids, counts, dtype=torch.bool)
+        return self.objective.policy_loss(logprobs, packed, mask, batch.response_tokens)
+
+    def _value_loss(self, values: Tensor, packed: PackedBatch, batch: MiniBatch, counts: bool) -> ValueLoss:
+        mask = torch.full_like(packed.value_index, counts, dtype=torch.bool)
+        return self.objective.value_loss(values, packed, mask, batch.turns)
+
+    def _policy_numbers(self, policy: PolicyLoss) -> dict[str, float]:
+        numbers = {
+            "policy_loss": policy.loss.item(),
+            "clip_fraction": policy.clip_fraction.item(),
+            "update_kl": policy.approx_kl.item(),
+            "behaviour_correction": policy.correction_mean.item(),
+            "correction_truncated": policy.truncated_fraction.item(),
+        }
+        return numbers | ({"loss_kl": policy.kl.item()} if self.objective.kl == "loss" else {})
+
+
+def _value_numbers(value: ValueLoss) -> dict[str, float]:
+    return {"value_loss": value.loss.item(), "value_clip_fraction": value.clip_fraction.item()}
+
+
+def parameter_groups(
+    policy: PolicyNetwork, value: ValueNetwork | None, *, learning_rate: float, value_learning_rate: float
+) -> list[dict[str, Any]]:
+    """One for the policy's weights, one for those that only the value has: its network, or its head."""
+    own = policy.value_head if isinstance(policy, PolicyValueNetwork) else value
+    groups: list[tuple[str, nn.Module, float]] = [("policy", policy.model, learning_rate)]
+    if own is not None:
+        groups.append(("value", own, value_learning_rate))
+    return [
+        {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate, "name": name}
+        for name, module, rate in groups
+    ]
+
+
+def clip_gradients(networks: Mapping[str, nn.Module | None], limit: float | None) -> dict[str, float]:
+    """Scale each network's gradients to a norm of at most `limit`; the norms before that, by name.
+
+    A value head on the policy's trunk is clipped with the policy: their gradients come from one loss.
+    """
+    norms = {
+        f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(
+            network.parameters(), float("inf") if limit is None else limit
+        )
+        for name, network in networks.items()
+        if network is not None
+    }
+    # Of sharded gradients each rank has a part of the norm.
+    return {
+        name: float(norm.full_tensor() if isinstance(norm, DTensor) else norm) for name, norm in norms.items()
+    }
