@@ -60,9 +60,10 @@ def main(args: Sequence[str] | None = None) -> None:
         hint = _DISK_HINT if error.errno in _DISK_FULL else ""
         _fail(f"{error.strerror}{where}{hint}", error)
     except SystemExit as error:
-        # Lightning ends a run at SIGTERM without a code; a scheduler must not take it for a finished one.
+        # Where Lightning itself ends a run at SIGTERM, it has no code; a scheduler must not take it for a
+        # finished one.
         if type(error).__name__ == "SIGTERMException":
-            raise SystemExit(128 + signal.SIGTERM) from error
+            raise SystemExit(error.code or 128 + signal.SIGTERM) from error
         raise
     except Exception as error:
         if unused:

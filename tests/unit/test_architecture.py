@@ -31,14 +31,22 @@ LAYERS: list[set[str]] = [
     MIDDLE,
     {"rollout"},
     {"ranks"},
-    {"evaluation", "scoring", "checks", "collecting", "syncing", "sharded"},
+    {"evaluation", "scoring", "checks", "collecting", "syncing", "sharded", "stopping"},
     {"loaders"},
     {"module", "datamodule", "callbacks", "plan"},
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
     "vllm": {"generation/vllm.py", "generation/vllm_ranks.py", "generation/vllm_worker.py"},
-    "lightning": {"module.py", "datamodule.py", "checks.py", "sharded.py", "callbacks", "cli.py"},
+    "lightning": {
+        "module.py",
+        "datamodule.py",
+        "checks.py",
+        "sharded.py",
+        "stopping.py",
+        "callbacks",
+        "cli.py",
+    },
     "torch": {
         "learning",
         "models",
