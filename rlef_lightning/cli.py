@@ -27,6 +27,11 @@ _DISK_HINT = (
     "whole checkpoint is kept; go on from it with --ckpt_path last"
 )
 
+_MEMORY_HINT = (
+    ". Lower model.pack_tokens or the engine's gpu_memory_utilization, set model.recompute_activations=true, "
+    "or take more devices; `rlef plan` says what needs how much. Go on with --ckpt_path last"
+)
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command.
@@ -68,17 +73,31 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         if unused:
             start_without_stand_ins()
-        if lost_rank(error):
-            _fail(f"another process of this run has ended, or hangs; its messages say why ({error})", error)
-        if type(error).__name__ != "MisconfigurationException":
+        if not (message := explained(error)):
             raise
-        _fail(str(error), error)
+        _fail(message, error)
+
+
+def explained(error: Exception) -> str:
+    """What to say in the place of a traceback; empty: not an error whose cause is known."""
+    if out_of_memory(error):
+        return f"the memory of a device is full: {str(error).partition(chr(10))[0]}{_MEMORY_HINT}"
+    if lost_rank(error):
+        return f"another process of this run has ended, or hangs; its messages say why ({error})"
+    # Lightning's own, also where devices and nodes are not those of the launcher.
+    ours = type(error).__name__ == "MisconfigurationException" or str(error).startswith("You set `")
+    return str(error) if ours else ""
 
 
 def lost_rank(error: Exception) -> bool:
     """True when a computation with other processes broke off, by gloo or NCCL."""
     broken = type(error).__name__ in ("DistBackendError", "DistNetworkError")
     return broken or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """True when memory of a GPU, or of the host for a tensor, could not be had."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _fail(message: str, error: BaseException) -> NoReturn:
@@ -105,7 +124,7 @@ def require_last(cli: Any) -> None:
         CheckpointError: no last.ckpt in the folder of a checkpoint callback.
     """
     from rlef_lightning.errors import CheckpointError
-    from rlef_lightning.sharded import is_checkpoint
+    from rlef_lightning.shards import is_checkpoint
 
     recover_last(cli)
     if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":

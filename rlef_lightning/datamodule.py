@@ -28,6 +28,7 @@ from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.loaders import Played, loader
+from rlef_lightning.models.agreeing import together
 from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
@@ -140,12 +141,12 @@ class RolloutDataModule(L.LightningDataModule):
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
             check_groups(self.play, self._module.objective)
-        self._tokenizer = load_tokenizer(self.model_folder)
+        self._tokenizer = together(partial(load_tokenizer, self.model_folder))
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
-        self._splits = {split: self._fitting(split) for split in needed}
+        self._splits = together(lambda: {split: self._fitting(split) for split in needed})
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
         let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)

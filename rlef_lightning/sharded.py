@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,10 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint import CheckpointException
 
 from rlef_lightning.errors import CheckpointError
+from rlef_lightning.models.agreeing import together
+from rlef_lightning.shards import check_fits, is_checkpoint, unreadable
 
-SHARDS_LIST = ".metadata"
-"""The file of a folder of shards that is written last."""
-
-
-def is_checkpoint(path: Path) -> bool:
-    """True for a checkpoint in one file, and for a folder with all its shards."""
-    return path.is_file() or (path / SHARDS_LIST).is_file()
+__all__ = ["ShardedStrategy", "is_checkpoint", "recover", "replace"]
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -90,12 +87,16 @@ class ShardedStrategy(ModelParallelStrategy):
             CheckpointError: it is not there, torn, or of other networks.
         """
         path = Path(self.broadcast(checkpoint_path))
-        if not is_checkpoint(path):
-            raise CheckpointError(f"there is no whole checkpoint {path} (--ckpt_path)")
+        together(partial(self._check, path))
         try:
             return dict(super().load_checkpoint(path, weights_only))
         except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
-            raise CheckpointError(f"{path} cannot be read (--ckpt_path): {error}") from error
+            raise unreadable(path, error) from error
+
+    def _check(self, path: Path) -> None:
+        module = self.lightning_module
+        own = {} if module is None else {n: tuple(weight.shape) for n, weight in module.state_dict().items()}
+        check_fits(path, own, trains=module is not None and module.trainer.state.fn == "fit")
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Remove a file or a folder."""
