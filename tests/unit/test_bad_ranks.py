@@ -8,21 +8,17 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning import cli
 from rlef_lightning.generation.vllm_ranks import rank_arguments
 from rlef_lightning.learning.objectives import GRPO
 from rlef_lightning.module import RLEFModule
-from rlef_lightning.sharded import ShardedStrategy
 from rlef_lightning.shards import SHARDS_LIST
+from tests.sharded_runs import module_of, save, strategy_of, write_model
 from tests.two_ranks import on_two_ranks
 
 Work = Callable[[], object]
@@ -37,32 +33,6 @@ def ended(work: Work, monkeypatch: pytest.MonkeyPatch) -> str:
     assert code.value.code == 1
     assert said.getvalue().count("rlef: error: ") == 1
     return said.getvalue()
-
-
-def module_of(folder: Path, objective: Any = None) -> RLEFModule:
-    module = RLEFModule(str(folder), **({} if objective is None else {"objective": objective}))
-    module._device_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tp"))
-    module.configure_model()
-    return module
-
-
-def strategy_of(module: RLEFModule) -> ShardedStrategy:
-    """As a Trainer's, in a fit."""
-    strategy = ShardedStrategy()
-    strategy._lightning_module = strategy._model = module
-    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), strategy=strategy)
-    module._trainer = trainer  # type: ignore[assignment]
-    options: Any = module.configure_optimizers()
-    strategy.optimizers = [options["optimizer"]]
-    strategy.cluster_environment = SimpleNamespace(global_rank=dist.get_rank)  # type: ignore[assignment]
-    return strategy
-
-
-def save(module: RLEFModule, path: Path) -> None:
-    strategy = strategy_of(module)
-    state = strategy.lightning_module_state_dict()
-    optimizers = [strategy.optimizer_state(one) for one in strategy.optimizers]
-    strategy.save_checkpoint({"state_dict": state, "optimizer_states": optimizers, "epoch": 1}, path)
 
 
 def truncated_weights(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +51,8 @@ def truncated_weights(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def other_checkpoints(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_value, without = module_of(folder / "small"), module_of(folder / "small", GRPO())
     kept = {name: folder / f"{name}.ckpt" for name in ("with_value", "without")}
-    save(with_value, kept["with_value"])
-    save(without, kept["without"])
+    save(strategy_of(with_value), kept["with_value"])
+    save(strategy_of(without), kept["without"])
     cases = [
         (with_value, kept["without"], ["model.objective", "value."]),
         (without, kept["with_value"], ["model.objective", "value."]),
@@ -154,9 +124,5 @@ def all_cases(rank: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_every_rank_ends_with_the_reason(tmp_path: Path) -> None:
     for name, hidden_size in (("small", 32), ("large", 64)):
-        config = LlamaConfig(
-            vocab_size=61, hidden_size=hidden_size, intermediate_size=48, num_hidden_layers=1,
-            num_attention_heads=4, num_key_value_heads=2,
-        )  # fmt: skip
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
+        write_model(tmp_path / name, hidden_size)
     on_two_ranks(all_cases, tmp_path)
