@@ -85,7 +85,7 @@ def explained(error: Exception) -> str:
     if lost_rank(error):
         return f"another process of this run has ended, or hangs; its messages say why ({error})"
     if out_of_memory(error):
-        return f"the memory of a device is full: {str(error).partition(chr(10))[0]}{_MEMORY_HINT}"
+        return f"the memory of a device is full: {str(error).partition(chr(10))[0].rstrip('.')}{_MEMORY_HINT}"
     # Lightning's own, also where devices and nodes are not those of the launcher.
     ours = type(error).__name__ == "MisconfigurationException" or str(error).startswith("You set `")
     return str(error) if ours else ""

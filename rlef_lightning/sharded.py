@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.models.agreeing import together
 from rlef_lightning.placing import remove, replace
-from rlef_lightning.shards import check_fits, unreadable
+from rlef_lightning.shards import check_fits, check_settings, settings_of, unreadable
 from rlef_lightning.writing import Writing, unwritten
 
 
@@ -155,15 +155,18 @@ class ShardedStrategy(ModelParallelStrategy):
         """Read a checkpoint of any number of ranks.
 
         Raises:
-            CheckpointError: it is not there, torn, or of other networks.
+            CheckpointError: it is not there, torn, of other networks, or of another optimizer.
         """
         self.finish()
         path = Path(self.broadcast(checkpoint_path))
         together(partial(self._check, path))
+        own = settings_of(self.optimizers)
         try:
-            return dict(super().load_checkpoint(path, weights_only))
+            rest = dict(super().load_checkpoint(path, weights_only))
         except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
             raise unreadable(path, error) from error
+        check_settings(path, settings_of(self.optimizers), own)
+        return rest
 
     def _check(self, path: Path) -> None:
         module = self.lightning_module

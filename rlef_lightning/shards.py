@@ -5,7 +5,7 @@ Reads names and shapes only: of a folder of shards from its list, of a file with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,27 @@ def _other(path: Path, difference: str, option: str) -> CheckpointError:
         f"{path} is of a run with another {option} (--ckpt_path): {difference}; resume with the options of "
         "the run that wrote it, or start anew without --ckpt_path"
     )
+
+
+def settings_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    """What the options of a run set in its optimizer, by option; a checkpoint replaces it."""
+    found = {}
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        rate = "model.value_learning_rate" if group.get("name") == "value" else "model.learning_rate"
+        found[rate] = group.get("initial_lr", group["lr"])
+        found["model.weight_decay"], found["model.betas"] = group["weight_decay"], tuple(group["betas"])
+    return found
+
+
+def check_settings(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to go on with other steps than the options say.
+
+    Raises:
+        CheckpointError: names the option.
+    """
+    for option, value in own.items():
+        if stored.get(option) != value:
+            raise _other(path, f"it is {stored.get(option)} there and {value} here", option)
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:

@@ -14,9 +14,9 @@ from rlef_lightning.module import RLEFModule
 from rlef_lightning.sharded import ShardedStrategy
 
 
-def module_of(folder: Path, objective: Any = None) -> RLEFModule:
+def module_of(folder: Path, **options: Any) -> RLEFModule:
     """With its networks, sharded over both ranks."""
-    module = RLEFModule(str(folder), **({} if objective is None else {"objective": objective}))
+    module = RLEFModule(str(folder), **options)
     module._device_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tp"))
     module.configure_model()
     return module

@@ -49,7 +49,7 @@ def truncated_weights(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def other_checkpoints(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_value, without = module_of(folder / "small"), module_of(folder / "small", GRPO())
+    with_value, without = module_of(folder / "small"), module_of(folder / "small", objective=GRPO())
     kept = {name: folder / f"{name}.ckpt" for name in ("with_value", "without")}
     save(strategy_of(with_value), kept["with_value"])
     save(strategy_of(without), kept["without"])
@@ -57,9 +57,14 @@ def other_checkpoints(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         (with_value, kept["without"], ["model.objective", "value."]),
         (without, kept["with_value"], ["model.objective", "value."]),
         (
-            module_of(folder / "large", GRPO()),
+            module_of(folder / "large", objective=GRPO()),
             kept["without"],
             ["model.model_folder", "(61, 32)", "(61, 64)"],
+        ),
+        (
+            module_of(folder / "small", objective=GRPO(), weight_decay=0.5),
+            kept["without"],
+            ["model.weight_decay", "it is 0.1 there and 0.5 here"],
         ),
     ]
     for module, path, says in cases:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torch.distributed as dist
 
-from rlef_lightning.cli import lost_rank
+from rlef_lightning.cli import explained, lost_rank
 from rlef_lightning.errors import EngineError
 
 GLOO = (
@@ -32,3 +33,15 @@ def caused_by(error: Exception, cause: Exception) -> Exception:
 )
 def test_a_broken_connection_is_told_from_other_errors(error: Exception, lost: bool) -> None:
     assert lost_rank(error) is lost
+
+
+def test_devices_that_are_not_the_launchers_are_explained() -> None:
+    message = "You set `devices=4` and `num_nodes=1` in Lightning, but the product (4 * 1) does not match"
+    assert explained(ValueError(message)) == message
+    assert explained(ValueError("invalid literal for int()")) == ""
+
+
+def test_full_memory_is_explained() -> None:
+    said = explained(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."))
+    assert "Tried to allocate 2 GiB. Lower model.pack_tokens" in said
+    assert "GPU 0" not in said
