@@ -54,7 +54,7 @@ def check_fits(path: Path, own: Shapes, *, trains: bool) -> None:
 
 def _option(name: str) -> str:
     """Which option decides whether there is such a weight."""
-    return "model.objective" if name.startswith("value.") else "model.model_folder"
+    return "model.objective" if name.startswith("value.") else "set of networks (the options under model)"
 
 
 def _other(path: Path, difference: str, option: str) -> CheckpointError:
