@@ -27,6 +27,11 @@ _DISK_HINT = (
     "whole checkpoint is kept; go on from it with --ckpt_path last"
 )
 
+_MEMORY_HINT = (
+    ". Lower model.pack_tokens or the engine's gpu_memory_utilization, set model.recompute_activations=true, "
+    "or take more devices; `rlef plan` says what needs how much. Go on with --ckpt_path last"
+)
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command.
@@ -35,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Command-line arguments; None: those of the process. Errors that this package raises on
             purpose are printed in one line, with exit code 1.
     """
-    from rlef_lightning.errors import RLEFError
+    from rlef_lightning.errors import RankError, RLEFError
     from rlef_lightning.fast_help import skip_imports, start_without_stand_ins, unused_modules
 
     arguments = list(sys.argv[1:] if args is None else args)
@@ -52,7 +57,9 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _run(arguments, from_command_line=args is None)
     except RLEFError as error:
-        _fail(str(error), error)
+        # The engine, say, may have met the end of another rank first.
+        lost = lost_rank(error) and not isinstance(error, RankError)
+        _fail(explained(error) if lost else str(error), error)
     except OSError as error:
         if error.errno is None:
             _fail(str(error), error)
@@ -60,24 +67,42 @@ def main(args: Sequence[str] | None = None) -> None:
         hint = _DISK_HINT if error.errno in _DISK_FULL else ""
         _fail(f"{error.strerror}{where}{hint}", error)
     except SystemExit as error:
-        # Lightning ends a run at SIGTERM without a code; a scheduler must not take it for a finished one.
+        # Where Lightning itself ends a run at SIGTERM, it has no code; a scheduler must not take it for a
+        # finished one.
         if type(error).__name__ == "SIGTERMException":
-            raise SystemExit(128 + signal.SIGTERM) from error
+            raise SystemExit(error.code or 128 + signal.SIGTERM) from error
         raise
     except Exception as error:
         if unused:
             start_without_stand_ins()
-        if lost_rank(error):
-            _fail(f"another process of this run has ended, or hangs; its messages say why ({error})", error)
-        if type(error).__name__ != "MisconfigurationException":
+        if not (message := explained(error)):
             raise
-        _fail(str(error), error)
+        _fail(message, error)
 
 
-def lost_rank(error: Exception) -> bool:
-    """True when a computation with other processes broke off, by gloo or NCCL."""
+def explained(error: Exception) -> str:
+    """What to say in the place of a traceback; empty: not an error whose cause is known."""
+    if lost_rank(error):
+        return f"another process of this run has ended, or hangs; its messages say why ({error})"
+    if out_of_memory(error):
+        return f"the memory of a device is full: {str(error).partition(chr(10))[0].rstrip('.')}{_MEMORY_HINT}"
+    # Lightning's own, also where devices and nodes are not those of the launcher.
+    ours = type(error).__name__ == "MisconfigurationException" or str(error).startswith("You set `")
+    return str(error) if ours else ""
+
+
+def lost_rank(error: BaseException | None) -> bool:
+    """True when a computation with other processes broke off, by gloo or NCCL, here or in a cause of this."""
+    if error is None:
+        return False
     broken = type(error).__name__ in ("DistBackendError", "DistNetworkError")
-    return broken or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+    gloo = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    return broken or gloo or lost_rank(error.__cause__)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """True when memory of a GPU, or of the host for a tensor, could not be had."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _fail(message: str, error: BaseException) -> NoReturn:
@@ -91,7 +116,7 @@ def _checkpoint_folders(cli: Any) -> list[Path]:
 
 def recover_last(cli: Any) -> None:
     """Find last.ckpt again after a kill while a new one took its place: else a run would start anew."""
-    from rlef_lightning.sharded import recover
+    from rlef_lightning.placing import recover
 
     for folder in _checkpoint_folders(cli):
         recover(folder / "last.ckpt")
@@ -104,7 +129,7 @@ def require_last(cli: Any) -> None:
         CheckpointError: no last.ckpt in the folder of a checkpoint callback.
     """
     from rlef_lightning.errors import CheckpointError
-    from rlef_lightning.sharded import is_checkpoint
+    from rlef_lightning.shards import is_checkpoint
 
     recover_last(cli)
     if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":

@@ -20,6 +20,9 @@ from rlef_lightning.types import Problem
 PlayShare = Callable[[Share | None, frozenset[Key]], Collection]
 """Plays this rank's share of the episodes, all of them without a share; not those in other ranks' logs."""
 
+NOTHING = Collection(episodes=(), problems=0, dropped=Counter(), seconds=0.0)
+"""What a rank hands in that was stopped."""
+
 
 def collect(
     play_share: PlayShare,

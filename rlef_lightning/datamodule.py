@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
-from rlef_lightning.collecting import collect, let_sleep
+from rlef_lightning.collecting import NOTHING, collect, let_sleep
 from rlef_lightning.dialogue import ChatFormat, Prompts
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
@@ -29,6 +28,7 @@ from rlef_lightning.execution import Executor
 from rlef_lightning.generation import Engine
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.loaders import Played, loader
+from rlef_lightning.models.agreeing import together
 from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
@@ -38,6 +38,7 @@ from rlef_lightning.rollout.fitting import fitting
 from rlef_lightning.rollout.order import epoch_problems
 from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.rollout.store import Origin, Writer, problems_fingerprint, settings_fingerprint
+from rlef_lightning.stopping import Stopped, Stopping
 from rlef_lightning.syncing import sync
 from rlef_lightning.types import Problem
 
@@ -47,10 +48,6 @@ if TYPE_CHECKING:
 Phase = Literal["collecting", "scoring", "evaluating"]
 PhaseListener = Callable[[Phase, int, int], None]
 """Told the phase, and how many of how many episodes are done."""
-
-
-class _Stopped(Exception):
-    """SIGTERM has come while episodes are played."""
 
 
 class RolloutDataModule(L.LightningDataModule):
@@ -121,6 +118,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
         self._ranks = Ranks(alone=True)
+        self._stopping = Stopping(self._ranks)
         self._epoch_batches: tuple[int, list[MiniBatch]] | None = None
         self._weights = ""
 
@@ -140,15 +138,16 @@ class RolloutDataModule(L.LightningDataModule):
         check_trainer(self._trainer)
         self._module.check_folders()
         self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
+        self._stopping = Stopping(self._ranks)
         if stage == "fit":
             check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
             check_groups(self.play, self._module.objective)
-        self._tokenizer = load_tokenizer(self.model_folder)
+        self._tokenizer = together(partial(load_tokenizer, self.model_folder))
         self._chat = ChatFormat(
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
-        self._splits = {split: self._fitting(split) for split in needed}
+        self._splits = together(lambda: {split: self._fitting(split) for split in needed})
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
         let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
@@ -261,9 +260,13 @@ class RolloutDataModule(L.LightningDataModule):
         self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
     ) -> Collection:
         """All episodes, on every rank."""
+        # Not between an epoch's updates and its checkpoint, as in a validation: they would be lost.
+        self._stopping.listen(self._trainer, now=phase == "collecting" or self._trainer.state.fn != "fit")
         with self._log(name, problems, play, seed) as log:
             play_share = partial(self._play, problems, play, seed, phase, log)
-            return collect(play_share, self._ranks, self.engine, problems, play, self.pace, log)
+            collection = collect(play_share, self._ranks, self.engine, problems, play, self.pace, log)
+        self._stopping.end(self._trainer)
+        return collection
 
     def _play(
         self,
@@ -278,19 +281,14 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
         try:
-            progress, check = partial(self._tell, phase), self._heed_signal
+            progress, check = partial(self._tell, phase), self._stopping.check
             return self._runner.run(
                 self._collector.collect(
                     problems, play, seed, progress, share, log=log, elsewhere=elsewhere, check=check
                 )
             )
-        except _Stopped:
-            raise SIGTERMException from None  # here: asyncio would let it tear through the loop
-
-    def _heed_signal(self) -> None:
-        """Lightning itself looks at SIGTERM between batches only, which may be minutes away."""
-        if self._trainer.received_sigterm:
-            raise _Stopped
+        except Stopped:  # the ranks meet as usual, and then end together
+            return NOTHING
 
     def _log(
         self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int

@@ -6,25 +6,26 @@ to how networks are sharded: see models/sharding.py.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
+import logging
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from lightning.fabric.utilities.load import _METADATA_FILENAME
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+from torch.optim import Optimizer
 
-from rlef_lightning.errors import CheckpointError
-
-SHARDS_LIST = ".metadata"
-"""The file of a folder of shards that is written last."""
-
-
-def is_checkpoint(path: Path) -> bool:
-    """True for a checkpoint in one file, and for a folder with all its shards."""
-    return path.is_file() or (path / SHARDS_LIST).is_file()
+from rlef_lightning.errors import CheckpointError, ConfigError
+from rlef_lightning.models.agreeing import together
+from rlef_lightning.placing import remove, replace
+from rlef_lightning.shards import check_fits, check_settings, settings_of, unreadable
+from rlef_lightning.writing import Writing, unwritten
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -35,6 +36,8 @@ class ShardedStrategy(ModelParallelStrategy):
             writes one file, which needs a host that holds it all, and is simpler to move.
         process_group_backend: null: nccl on GPUs, gloo on CPUs.
         timeout_s: How long a collective waits for a rank before the run ends.
+        async_checkpoints: Copy the shards to the host's memory, and write them while the run goes on. A
+            checkpoint takes its place when the next one begins, at the latest, or when the run ends.
     """
 
     def __init__(
@@ -42,13 +45,22 @@ class ShardedStrategy(ModelParallelStrategy):
         save_distributed_checkpoint: bool = True,
         process_group_backend: str | None = None,
         timeout_s: float = 1800.0,
+        async_checkpoints: bool = False,
     ) -> None:
+        if async_checkpoints and not save_distributed_checkpoint:
+            raise ConfigError(
+                "trainer.strategy: async_checkpoints=true needs save_distributed_checkpoint=true: one file "
+                "for all ranks is not written aside"
+            )
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
             process_group_backend=process_group_backend,
             timeout=timedelta(seconds=timeout_s),
         )
+        self._async = async_checkpoints
+        self._writing: Writing | None = None
+        self._writers: dist.ProcessGroup | None = None
 
     def setup_environment(self) -> None:
         """Also counts the processes, over all of which the weights are sharded."""
@@ -63,23 +75,79 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             CheckpointError: it could not be written; what was there before is kept.
         """
+        self.finish()
         target = Path(self.broadcast(filepath))
         part = target.with_name(f".{target.name}.part")
+        together(partial(self._begin, target, part))
+        if self._async:
+            self._start(checkpoint, part, target)
+            return
         try:
-            if self.is_global_zero:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _remove(part)  # of a run that was killed
-            self.barrier("checkpoint begun")
             super().save_checkpoint(checkpoint, part, storage_options)
         except (OSError, RuntimeError, CheckpointException) as error:
-            raise CheckpointError(
-                f"cannot write the checkpoint {target}: {error.__context__ or error}. Free some disk, or "
-                "write elsewhere (dirpath of ModelCheckpoint); the last whole checkpoint is kept"
-            ) from error
+            raise unwritten(target, error) from error
         self.barrier("checkpoint written")
         if self.is_global_zero:
             replace(part, target)
         self.barrier("checkpoint in place")
+
+    def _begin(self, target: Path, part: Path) -> None:
+        if not self.is_global_zero:
+            return
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove(part)  # of a run that was killed
+            if self._async:
+                part.mkdir()
+        except OSError as error:
+            raise unwritten(target, error) from error
+
+    def _start(self, checkpoint: dict[str, Any], part: Path, target: Path) -> None:
+        """In Lightning's form, which its loading expects."""
+        if self._writers is None:
+            self._writers = dist.new_group(backend="gloo", timeout=self._timeout)
+        state = {"state_dict": checkpoint.pop("state_dict")}
+        for number, optimizer in enumerate(checkpoint.pop("optimizer_states", [])):
+            state[f"optimizer_{number}"] = optimizer
+        if self.is_global_zero:
+            torch.save(checkpoint, part / _METADATA_FILENAME)
+        self._writing = Writing(state, part, target, self._writers)
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is being written; raises CheckpointError if it cannot be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            together(writing.wait)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's shards; where they are, if they are copied for being written aside."""
+        if not self._async:
+            return super().lightning_module_state_dict()
+        assert self.model is not None
+        return dict(get_model_state_dict(self.model))
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """As above."""
+        if not self._async:
+            return super().optimizer_state(optimizer)
+        assert self.model is not None
+        own = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        return dict(get_optimizer_state_dict(self.model, own))
+
+    def teardown(self) -> None:
+        """Also waits for the last checkpoint."""
+        self.finish()
+        super().teardown()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """The checkpoint that is being written may still come; the first error is the one to report."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            try:
+                writing.wait()
+            except CheckpointError as error:
+                logging.getLogger(__name__).warning("%s", error)
+        super().on_exception(exception)
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
@@ -87,45 +155,26 @@ class ShardedStrategy(ModelParallelStrategy):
         """Read a checkpoint of any number of ranks.
 
         Raises:
-            CheckpointError: it is not there, torn, or of other networks.
+            CheckpointError: it is not there, torn, of other networks, or of another optimizer.
         """
+        self.finish()
         path = Path(self.broadcast(checkpoint_path))
-        if not is_checkpoint(path):
-            raise CheckpointError(f"there is no whole checkpoint {path} (--ckpt_path)")
+        together(partial(self._check, path))
+        own = settings_of(self.optimizers)
         try:
-            return dict(super().load_checkpoint(path, weights_only))
+            rest = dict(super().load_checkpoint(path, weights_only))
         except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
-            raise CheckpointError(f"{path} cannot be read (--ckpt_path): {error}") from error
+            raise unreadable(path, error) from error
+        check_settings(path, settings_of(self.optimizers), own)
+        return rest
+
+    def _check(self, path: Path) -> None:
+        module = self.lightning_module
+        own = {} if module is None else {n: tuple(weight.shape) for n, weight in module.state_dict().items()}
+        check_fits(path, own, trains=module is not None and module.trainer.state.fn == "fit")
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
-        """Remove a file or a folder."""
+        """Remove a file or a folder, when what takes its place is there."""
+        self.finish()
         if self.is_global_zero:
-            _remove(Path(filepath))
-
-
-def replace(part: Path, target: Path) -> None:
-    """Put a folder or file in the target's place.
-
-    A folder cannot be renamed over a full one: for a moment there is none, and the old one beside it.
-    """
-    old = target.with_name(f".{target.name}.old")
-    _remove(old)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(part, target)
-    _remove(old)
-
-
-def recover(target: Path) -> None:
-    """Put the old one back where `replace` was killed between its two renames."""
-    old = target.with_name(f".{target.name}.old")
-    if not target.exists():
-        with contextlib.suppress(FileNotFoundError):  # nothing to recover, or another rank was first
-            os.rename(old, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            remove(Path(filepath))

@@ -7,6 +7,7 @@ process holds is its shards and one tensor's rows. One path for any number of pr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from rlef_lightning.models.agreeing import together
 from rlef_lightning.models.lora import Lora, add_adapters, reset_adapters
 from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.models.reading import read_weights
@@ -98,4 +100,6 @@ def _settle(network: nn.Module, model: PreTrainedModel, path: str | Path, place:
     if place.mesh is not None:
         shard(network, model, place.mesh, compute=place.compute, offload=place.offload)
     give_memory(network, model, "cpu" if place.offload and place.mesh is not None else place.device)
-    read_weights(model, path, model.base_model_prefix, setting)
+    work = partial(read_weights, model, path, model.base_model_prefix, setting)
+    # With their own error alone the others would wait in the first pass for the rank that could not read.
+    work() if place.mesh is None else together(work, place.mesh.get_group())

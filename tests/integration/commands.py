@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "configs" / "tiny.yaml"
 MODEL = ROOT / "tools" / "tiny_model" / "model"
 LAST = "runs/tiny/checkpoints/last.ckpt"
+CURVE = "runs/tiny/curve.jsonl"
 
 # 16 episodes an epoch instead of hundreds: the same path, in seconds.
 SMALL = (
@@ -57,5 +58,5 @@ def succeed(name: str, *options: str, cwd: Path) -> str:
 
 def curve(cwd: Path) -> list[dict[str, float]]:
     """The rows of the learning curve, without what a clock decides."""
-    lines = (cwd / "runs/tiny/curve.jsonl").read_text().splitlines()
+    lines = (cwd / CURVE).read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if not k.endswith("_per_s")} for line in lines]

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 import torch
 
-from .commands import LAST, SMALL, command, curve, environment, succeed
+from .commands import CURVE, LAST, SMALL, command, curve, environment, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +25,18 @@ OPTIONS = (
     "--data.validation.play.sampling.temperature=1.0",
 )
 
+# Checkpoints come so seldom that what is not saved at the signal is lost.
+SELDOM = """
+trainer:
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {dirpath: runs/tiny/checkpoints, filename: last, save_top_k: 1, every_n_epochs: 4,
+                  save_on_train_epoch_end: true, enable_version_counter: false}
+    - class_path: rlef_lightning.callbacks.PhaseProgress
+    - class_path: rlef_lightning.callbacks.LearningCurve
+      init_args: {path: runs/tiny/curve.png}
+"""
+
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,35 +45,39 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def interrupt(folder: Path, moment: Random, sent: signal.Signals) -> None:
+def interrupt(folder: Path, moment: Random, sent: signal.Signals, *more: str) -> None:
     """Start a run, resuming where there is something to resume, and end it some time after an epoch."""
-    before = _saved(folder)
+    # Killed, it has the last whole checkpoint; asked to end, it saves what it has trained.
+    sign = folder / (LAST if sent == signal.SIGKILL else CURVE)
+    before = _written(sign)
     options = ["--ckpt_path=last"] if before else []
     log = (folder / "log.txt").open("w")
-    line = command("fit", *OPTIONS, *options)
+    line = command("fit", *OPTIONS, *more, *options)
     process = subprocess.Popen(line, cwd=folder, env=environment(), stdout=log, stderr=log)
-    while _saved(folder) == before and process.poll() is None:
-        time.sleep(0.05)  # waits for a checkpoint that another process writes
+    while _written(sign) == before and process.poll() is None:
+        time.sleep(0.05)  # waits for a file that another process writes
     time.sleep(moment.uniform(0.0, 1.0))  # the random moment itself, not a wait
     assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
     process.send_signal(sent)
     # Ended by the signal itself, or, asked to end, with the code that a shell gives for it.
-    assert process.wait(timeout=60) in (-sent, 128 + sent)
+    assert process.wait(timeout=60) == (-sent if sent == signal.SIGKILL else 128 + sent)
     log.close()
 
 
-def _saved(folder: Path) -> int:
-    """Which checkpoint there is: the file's time stamp, 0 for none."""
-    path = folder / LAST
+def _written(path: Path) -> int:
+    """The file's time stamp, 0 for none."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_resumed_run_repeats_the_curve(uninterrupted: Path, tmp_path: Path, sent: signal.Signals) -> None:
-    moment = Random(int(sent))
+    moment, more = Random(int(sent)), []
+    if sent == signal.SIGTERM:
+        (tmp_path / "seldom.yaml").write_text(SELDOM)
+        more = ["--config=seldom.yaml"]
     for _ in range(2):
-        interrupt(tmp_path, moment, sent)
-    output = succeed("fit", *OPTIONS, "--ckpt_path=last", cwd=tmp_path)
+        interrupt(tmp_path, moment, sent, *more)
+    output = succeed("fit", *OPTIONS, *more, "--ckpt_path=last", cwd=tmp_path)
     assert "Restored all states" in output
     assert "epoch 0:" not in output
     assert curve(tmp_path) == curve(uninterrupted)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from rlef_lightning.errors import CheckpointError
-from rlef_lightning.sharded import SHARDS_LIST, ShardedStrategy, is_checkpoint, recover, replace
+from rlef_lightning.placing import recover, replace
+from rlef_lightning.sharded import ShardedStrategy
+from rlef_lightning.shards import SHARDS_LIST, is_checkpoint
 
 
 def folder(path: Path, text: str) -> Path:

@@ -1,0 +1,37 @@
+"""A finished file or folder -> the place of the old one; found again after a kill in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+
+def replace(part: Path, target: Path) -> None:
+    """Put a folder or file in the target's place.
+
+    A folder cannot be renamed over a full one: for a moment there is none, and the old one beside it.
+    """
+    old = target.with_name(f".{target.name}.old")
+    remove(old)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(part, target)
+    remove(old)
+
+
+def recover(target: Path) -> None:
+    """Put the old one back where `replace` was killed between its two renames."""
+    old = target.with_name(f".{target.name}.old")
+    if not target.exists():
+        with contextlib.suppress(FileNotFoundError):  # nothing to recover, or another rank was first
+            os.rename(old, target)
+
+
+def remove(path: Path) -> None:
+    """A file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""Checkpoint on disk, networks of this run -> nothing, or a CheckpointError before any weight is read in.
+
+Reads names and shapes only: of a folder of shards from its list, of a file without loading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader
+
+from rlef_lightning.errors import CheckpointError
+
+SHARDS_LIST = ".metadata"
+"""The file of a folder of shards that is written last."""
+_PREFIX = "state_dict."
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of weights, by name."""
+
+
+def is_checkpoint(path: Path) -> bool:
+    """True for a checkpoint in one file, and for a folder with all its shards."""
+    return path.is_file() or (path / SHARDS_LIST).is_file()
+
+
+def check_fits(path: Path, own: Shapes, *, trains: bool) -> None:
+    """Refuse what is no whole checkpoint, or one of other networks than this run's.
+
+    Args:
+        path: Of a file or a folder.
+        own: This run's weights.
+        trains: The run goes on training, so the checkpoint must hold nothing else either.
+
+    Raises:
+        CheckpointError: says what differs, and which option decides it.
+    """
+    if not is_checkpoint(path):
+        raise CheckpointError(f"there is no whole checkpoint {path} (--ckpt_path)")
+    stored = shapes_in(path)
+    for name, shape in own.items():
+        if name not in stored:
+            raise _other(path, f"there is no weight {name} in it", _option(name))
+        if stored[name] != shape:
+            raise _other(
+                path, f"weight {name} is {stored[name]} there and {shape} here", "model.model_folder"
+            )
+    if trains and (extra := sorted(stored.keys() - own.keys())):
+        raise _other(path, f"this run does not train its {extra[0]}", _option(extra[0]))
+
+
+def _option(name: str) -> str:
+    """Which option decides whether there is such a weight."""
+    return "model.objective" if name.startswith("value.") else "set of networks (the options under model)"
+
+
+def _other(path: Path, difference: str, option: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is of a run with another {option} (--ckpt_path): {difference}; resume with the options of "
+        "the run that wrote it, or start anew without --ckpt_path"
+    )
+
+
+def settings_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    """What the options of a run set in its optimizer, by option; a checkpoint replaces it."""
+    found = {}
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        rate = "model.value_learning_rate" if group.get("name") == "value" else "model.learning_rate"
+        found[rate] = group.get("initial_lr", group["lr"])
+        found["model.weight_decay"], found["model.betas"] = group["weight_decay"], tuple(group["betas"])
+    return found
+
+
+def check_settings(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to go on with other steps than the options say.
+
+    Raises:
+        CheckpointError: names the option.
+    """
+    for option, value in own.items():
+        if stored.get(option) != value:
+            raise _other(path, f"it is {stored.get(option)} there and {value} here", option)
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a checkpoint's weights; raises CheckpointError."""
+    try:
+        if path.is_file():
+            whole = torch.load(path, mmap=True, map_location="cpu", weights_only=False)
+            return {name: tuple(weight.shape) for name, weight in whole["state_dict"].items()}
+        listed: Mapping[str, Any] = FileSystemReader(path).read_metadata().state_dict_metadata
+    except Exception as error:  # torch and pickle raise many kinds for a torn file
+        raise unreadable(path, error) from error
+    return {
+        name.removeprefix(_PREFIX): tuple(kept.size)
+        for name, kept in listed.items()
+        if name.startswith(_PREFIX) and hasattr(kept, "size")
+    }
+
+
+def unreadable(path: Path, error: BaseException) -> CheckpointError:
+    """The error for a checkpoint that could not be read, with the reasons of all ranks."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, CheckpointException):  # its own text holds tracebacks
+        failures = error.failures.items()
+        reason = "; ".join(f"rank {rank}: {type(own).__name__}: {own}" for rank, (own, _) in failures)
+    return CheckpointError(f"{path} cannot be read (--ckpt_path): {reason}")

@@ -1,0 +1,112 @@
+"""A signal to one of two ranks ends both, with one exit code, after what was trained has been saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from rlef_lightning.ranks import Ranks
+from rlef_lightning.stopping import SIGNALS, Stopped, Stopping
+from tests.two_ranks import on_two_ranks
+
+
+class Trainer(SimpleNamespace):
+    """What a `Stopping` sees of a trainer; `saved` are the paths of its checkpoints."""
+
+    def save_checkpoint(self, path: Path) -> None:
+        self.saved.append(str(path))
+
+
+def trainer(folder: Path, *, fn: str = "fit", step: int = 0) -> Any:
+    callbacks = [
+        ModelCheckpoint(dirpath=folder, filename="last"),
+        ModelCheckpoint(dirpath=folder, filename="best", monitor="solved"),
+    ]
+    state = SimpleNamespace(fn=fn)
+    return Trainer(state=state, global_step=step, checkpoint_callbacks=callbacks, saved=[])
+
+
+@pytest.fixture
+def _own_handlers() -> Any:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_own_handlers")
+@pytest.mark.parametrize(
+    ("fn", "steps", "saves"), [("fit", 4, True), ("fit", 0, False), ("validate", 4, False)]
+)
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_what_was_trained_is_saved(
+    tmp_path: Path, sent: signal.Signals, fn: str, steps: int, saves: bool
+) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path, fn=fn, step=8)
+    stopping.listen(run, now=True)
+    stopping.check()
+    stopping.end(run)  # nobody has asked
+    run.global_step += steps
+    os.kill(os.getpid(), sent)
+    with pytest.raises(Stopped):
+        stopping.check()
+    with pytest.raises(SIGTERMException) as ended:
+        stopping.end(run)
+    assert ended.value.code == 128 + sent
+    assert run.saved == ([str(tmp_path / "last.ckpt")] if saves else [])
+
+
+@pytest.mark.usefixtures("_own_handlers")
+def test_a_validation_within_a_fit_is_not_cut_short(tmp_path: Path) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path)
+    stopping.listen(run, now=False)
+    os.kill(os.getpid(), signal.SIGTERM)
+    stopping.check()
+    stopping.end(run)
+    stopping.listen(run, now=True)
+    with pytest.raises(Stopped):
+        stopping.check()
+
+
+@pytest.mark.usefixtures("_own_handlers")
+def test_what_is_saved_already_is_not_saved_again(tmp_path: Path) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path)
+    stopping.listen(run, now=True)
+    run.global_step = run.checkpoint_callbacks[0]._last_global_step_saved = 4
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SIGTERMException):
+        stopping.end(run)
+    assert run.saved == []
+
+
+def is_stopped(stopping: Stopping) -> bool:
+    try:
+        stopping.check()
+    except Stopped:
+        return True
+    return False
+
+
+def one_is_told(rank: int, folder: Path) -> None:
+    stopping, run = Stopping(Ranks(60.0)), trainer(folder)
+    stopping.listen(run, now=True)
+    run.global_step += 1
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert any(is_stopped(stopping) for _ in iter(int, 1))  # until the other has looked
+    with pytest.raises(SIGTERMException) as ended:
+        stopping.end(run)
+    assert ended.value.code == 138
+    assert run.saved == [str(folder / "last.ckpt")]  # all ranks write together
+
+
+@pytest.mark.slow
+def test_both_ranks_end_when_one_is_told(tmp_path: Path) -> None:
+    on_two_ranks(one_is_told, tmp_path)
