@@ -164,7 +164,7 @@ class RLEFModule(L.LightningModule):
             {"params": list(network.parameters()), "lr": rates[name], "name": name}
             for name, network in self._trained().items()
         ]
-        optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay, fused=True)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
@@ -191,7 +191,7 @@ class RLEFModule(L.LightningModule):
         """Log-probability of each token after the first, by the policy as it is now; all ranks ask alike."""
         tokens = [TokenSequence(token_ids=tuple(ids), spans=((1, len(ids)),)) for ids in sequences]
         packed = collate_sequences(tokens).to(self.device)
-        logprobs, _ = response_logprobs(self.policy, packed, 1.0)
+        logprobs, _ = response_logprobs(self.policy, packed, 1.0, with_entropy=False)
         self._reshard()
         return [list(row) for row in split_turns(logprobs, packed)]
 
@@ -223,12 +223,14 @@ class RLEFModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
-        sums: dict[str, float] = {}
+        shares: dict[str, Tensor] = {}
         counted = len(batch.packs) - batch.fillers
         for number, packed in enumerate(batch.packs):
             for name, share in self._backward(packed, batch, counts=number < counted).items():
-                sums[name] = sums.get(name, 0.0) + share
-        sums = summed(sums, self.device)
+                shares[name] = shares[name] + share if name in shares else share
+        # Read once a step: a device would wait for its host after each pack.
+        read = torch.stack(list(shares.values())).tolist()
+        sums = summed(dict(zip(shares, read, strict=True)), self.device)
         sums |= self._clip_gradients()
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
@@ -241,31 +243,27 @@ class RLEFModule(L.LightningModule):
         if self.trainer.is_last_batch:
             self._log_updates()
 
-    def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, float]:
+    def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, Tensor]:
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
         policy = self._policy_loss(packed, batch, counts)
         self.manual_backward(policy.loss)
         numbers = {
-            "policy_loss": policy.loss.item(),
-            "clip_fraction": policy.clip_fraction.item(),
-            "update_kl": policy.approx_kl.item(),
-            "behaviour_correction": policy.correction_mean.item(),
-            "correction_truncated": policy.truncated_fraction.item(),
+            "policy_loss": policy.loss.detach(),
+            "clip_fraction": policy.clip_fraction,
+            "update_kl": policy.approx_kl,
+            "behaviour_correction": policy.correction_mean,
+            "correction_truncated": policy.truncated_fraction,
         }
         if self.objective.kl == "loss":
-            numbers["loss_kl"] = policy.kl.item()
+            numbers["loss_kl"] = policy.kl
         if self.value is None:
             return numbers
         value = self._value_loss(packed, batch, counts)
         self.manual_backward(value.loss)
-        value_numbers = {
-            "value_loss": value.loss.item(),
-            "value_clip_fraction": value.clip_fraction.item(),
-        }
-        return numbers | value_numbers
+        return numbers | {"value_loss": value.loss.detach(), "value_clip_fraction": value.clip_fraction}
 
     def _policy_loss(self, packed: PackedBatch, batch: MiniBatch, counts: bool) -> PolicyLoss:
-        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
+        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature, with_entropy=False)
         mask = torch.full_like(packed.target_ids, counts, dtype=torch.bool)
         return self.objective.policy_loss(logprobs, packed, mask, batch.response_tokens)
 

@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
-from rlef_lightning.learning.logprobs import token_logprobs
+from rlef_lightning.learning.logprobs import chunk_rows, token_logprobs
 from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
 from rlef_lightning.models.networks import PolicyNetwork, ValueNetwork
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.types import ActionLevel, Episode, ScoredEpisode, TrainingSample
-
-LOGITS_AT_A_TIME = 1 << 26
-"""Numbers of one chunk of the output layer: 256 MiB in float32, whatever the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +62,19 @@ class _EpisodeNumbers:
 
 
 def response_logprobs(
-    network: PolicyNetwork, packed: PackedSequences, temperature: float
+    network: PolicyNetwork, packed: PackedSequences, temperature: float, *, with_entropy: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of each response token: two tensors [R], in nats."""
+    """Log-probability and entropy of each response token: two tensors [R], in nats; or [0] without entropy."""
 
     def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        chunk = max(1, LOGITS_AT_A_TIME // len(weight))
-        return token_logprobs(hidden, weight, packed.target_ids, temperature, chunk)
+        return token_logprobs(
+            hidden,
+            weight,
+            packed.target_ids,
+            temperature,
+            chunk_rows(len(weight), hidden.device.type),
+            with_entropy=with_entropy,
+        )
 
     result: tuple[Tensor, Tensor] = network(packed, head)
     return result
@@ -140,7 +143,7 @@ def _score_pack(
     device = next(networks.policy.parameters()).device
     packed = collate_sequences([sequences[i] for i in members]).to(device)
     policy, entropy = response_logprobs(networks.policy, packed, temperature)
-    reference, _ = response_logprobs(networks.reference, packed, temperature)
+    reference, _ = response_logprobs(networks.reference, packed, temperature, with_entropy=False)
     values = networks.values(packed)
     turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
     numbers = {}
