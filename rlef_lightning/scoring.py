@@ -64,7 +64,7 @@ class _EpisodeNumbers:
 def response_logprobs(
     network: PolicyNetwork, packed: PackedSequences, temperature: float, *, with_entropy: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of each response token: two tensors [R], in nats; or [0] without entropy."""
+    """Log-probability and entropy of each response token: two tensors [R], in nats; without it [0]."""
 
     def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return token_logprobs(

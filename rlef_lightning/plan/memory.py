@@ -41,7 +41,8 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
     reference = BYTES[asked.reference_dtype]
     passes = _activations(asked, shapes, compute)
     head = shapes.vocabulary * shapes.hidden
-    logits = float(chunk_rows(shapes.vocabulary, "cuda") * shapes.vocabulary)
+    rows = min(chunk_rows(shapes.vocabulary, "cuda"), asked.pack_tokens)
+    logits = float(rows * shapes.vocabulary)
     half = compute if compute < 4 else 0  # beside what is summed up in float32
     scoring = {
         **resting,

@@ -1,33 +1,34 @@
 """How fast updates are, and what they take: python tools/bench/train.py --json.
 
-Prints one JSON object last. A ratio is the median of those of several rounds; each round measures both sides, one
-after the other, because the speed of a machine that does other things drifts.
+Prints one JSON object last. A ratio is the median of those of several rounds; each round measures both sides,
+one after the other, because the speed of a machine that does other things drifts.
 
-    padded_ratio          tokens per second of updates as in training (packs, policy and value network, two losses,
-                          clipping, AdamW), over those of Hugging Face Trainer-style batches of the same
-                          sequences: random batches of as many sequences as give the tokens of our packs in
-                          the mean, padded to the longest, SDPA attention under a mask, logits of every place;
-                          same mini-batches, losses and optimizer. One thread. Lengths are those of CodeContests
-                          dialogues, a quarter as long (updates.py says how they are drawn)
-    padded_ratio_cpu      the same by CPU time: steadier where the machine does other things
-    padded_ratio_micro    the same with the lengths of dialogues on the micro problems, which are far more even
-    padded_positions      positions of the padded batches, over their tokens
-    padding_waste         of all positions that the networks compute, the share that are no token of a sample that
-                          counts; the worst of 1, 2 and 8 ranks. (A pack has no padding. What there is comes
-                          from passes that keep step with other ranks.)
-    rank_imbalance        tokens of the fullest rank, over the mean, less 1; the worst of 2 and 8 ranks
-    unfilled              share of `--pack-tokens` that packs leave free on one rank; it is not computed
-    two_rank_ratio        tokens per second of two ranks on a core each, over one rank on one core, both with
-                          FSDP2, the same mini-batches, one thread a rank; null with less than two cores
-    chunked_memory_ratio  most memory of log-probabilities and entropy in chunks, forwards and backwards, over that
-                          with full logits: resident memory beyond the inputs, each in a fresh process
-    chunked_time_ratio    their time, likewise. The weights are `--chunk-vocabulary` x `--chunk-hidden`; tokens are
-                          `--chunk-tokens`, halved until the full logits fit the free memory (`chunk_tokens`)
-    mfu                   floating-point operations of updates (mfu.py says which are counted) over the GPU's
-                          peak, null without a GPU; `peak_over_plan` is the memory over what `rlef plan` says
+    padded_ratio         tokens per second of updates as in training (packs, policy and value network, both
+                         losses, clipping, AdamW), over those of Hugging Face Trainer-like batches of the same
+                         sequences: random batches of as many sequences as give the tokens of our packs in the
+                         mean, padded to the longest, SDPA attention under a mask, logits of every place; same
+                         mini-batches, losses and optimizer. One thread, one core. Lengths are those of
+                         CodeContests dialogues, a quarter as long (updates.py says how they are drawn)
+    padded_ratio_cpu     the same by CPU time: steadier where the machine does other things
+    padded_ratio_micro   the same with lengths of dialogues on the micro problems, which are far more even
+    padded_positions     positions of the padded batches, over their tokens
+    padding_waste        of all positions that the networks compute, the share that are no token of a sample
+                         that counts; the worst of 1, 2 and 8 ranks. Packs have no padding: what there is comes
+                         from passes that keep step with other ranks
+    rank_imbalance       tokens of the fullest rank, over the mean, less 1; the worst step on 2 and 8 ranks
+    unfilled             share of `--pack-tokens` that packs leave free on one rank; it is not computed
+    two_rank_ratio       tokens per second of two ranks on a core each, over one rank on one core, both with
+                         FSDP2, the same mini-batches, one thread a rank; null with less than two cores
+    chunked_memory_ratio most memory of log-probabilities and entropy in chunks, forwards and backwards, over
+                         that with full logits: resident memory beyond the inputs, each in a fresh process
+    chunked_time_ratio   their time, likewise. The output layer is `--chunk-vocabulary` x `--chunk-hidden`;
+                         tokens are `--chunk-tokens`, halved until full logits fit into the free memory
+                         (`chunk_tokens_measured`)
+    mfu                  floating-point operations of updates (mfu.py says which are counted) over the GPU's
+                         peak, null without a GPU; `peak_over_plan` is the memory over what `rlef plan` says
 
-With a GPU, or `--device cuda`, the shape for mfu is that of Llama 3.2 1B with an output layer of its own, else
-tiny, to try the same code.
+With a GPU the shape for mfu is that of Llama 3.2 1B with an output layer of its own, else tiny, to try the
+same code.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,7 +95,7 @@ class Sides:
         order = list(range(len(samples)))
         Random(0).shuffle(order)
         bounds = [len(order) * part // minibatches for part in range(minibatches + 1)]
-        parts = [[samples[i] for i in order[a:b]] for a, b in zip(bounds, bounds[1:], strict=False)]
+        parts = [[samples[i] for i in order[a:b]] for a, b in pairwise(bounds)]
         self.padded = [padded_batches(part, rows) for part in parts]
         positions = sum(batch.token_ids.numel() for part in self.padded for batch in part)
         self.padded_positions = positions / self.tokens
@@ -158,9 +160,9 @@ def _padded_numbers(rounds: Sequence[Round], sides: Sides, suffix: str) -> dict[
 def waste(samples: Sequence[TrainingSample], minibatches: int, pack_tokens: int) -> dict[str, float]:
     """How full packs and ranks are; counted, not timed."""
     shares = {
-        ranks: [make_minibatches(samples, minibatches, pack_tokens, 0, rank=r, ranks=ranks) for r in range(ranks)]
-        for ranks in RANKS
-    }  # fmt: skip
+        n: [make_minibatches(samples, minibatches, pack_tokens, 0, rank=r, ranks=n) for r in range(n)]
+        for n in RANKS
+    }
     alone = [len(pack.token_ids) for step in shares[1][0] for pack in step.packs]
     return {
         "padding_waste": max(1 - _counted(share) / _computed(share) for share in shares.values()),
@@ -260,7 +262,7 @@ def mfu(options: argparse.Namespace) -> dict[str, Any]:
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     shape = options.shape or ("llama-1b" if device == "cuda" else "tiny")
-    pack_tokens = 4096 if device == "cuda" else 1024
+    pack_tokens = 4096 if device == "cuda" else 512
     found = measure(shape, device, pack_tokens, packs=8 if device == "cuda" else 2, steps=options.rounds)
     return {**found, "mfu_shape": shape, "mfu_device": device, "mfu_pack_tokens": pack_tokens}
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rlef_lightning.learning.minibatches import MiniBatch
-from rlef_lightning.learning.objectives import PPO
+from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate
 from rlef_lightning.module import RLEFModule
 from rlef_lightning.types import TrainingSample, TurnSpan
@@ -89,7 +89,7 @@ def loose_module(folder: str, *, mesh: Any = None, **options: Any) -> RLEFModule
 
     Args:
         folder: Hugging Face folder.
-        mesh: Of dimensions data_parallel and tensor_parallel, as Lightning's strategy makes it; None: not sharded.
+        mesh: As Lightning's strategy makes it; None: not sharded.
         options: Of RLEFModule.
     """
     module: Any = RLEFModule(folder, learning_rate=1e-5, warmup_steps=1, **options)
@@ -147,7 +147,7 @@ class PaddedTrainer:
     clipping are those of RLEFModule. Without the Trainer's own overhead.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, objective: Objective = PPO()) -> None:  # noqa: B008 (frozen)
         from transformers import AutoModel, AutoModelForCausalLM
 
         options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa"}
@@ -157,24 +157,31 @@ class PaddedTrainer:
         self.value = nn.ModuleList([self.backbone, self.head])
         trained = [*self.policy.parameters(), *self.value.parameters()]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.1, fused=True)
-        self.objective = PPO()
+        self.objective = objective
 
     def step(self, batches: Sequence[PaddedBatch], whole: MiniBatch) -> None:
         """One optimizer step on a mini-batch; `whole` has its counts."""
         self.optimizer.zero_grad()
+        self.backward(batches, whole)
+        for network in (self.policy, self.value):
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        self.optimizer.step()
+
+    def backward(self, batches: Sequence[PaddedBatch], whole: MiniBatch) -> tuple[float, float]:
+        """Adds the gradients of a mini-batch; the losses of policy and value."""
+        policy_loss = value_loss = torch.zeros(())
         for batch in batches:
-            inputs: dict[str, Any] = {
-                "input_ids": batch.token_ids, "attention_mask": batch.mask, "use_cache": False
-            }  # fmt: skip
+            inputs = {"input_ids": batch.token_ids, "attention_mask": batch.mask, "use_cache": False}
             logits = self.policy(**inputs).logits[:, :-1]
             every = torch.log_softmax(logits.float(), -1)
             chosen = every.gather(-1, batch.token_ids[:, 1:, None]).squeeze(-1)
             logprobs, packed = chosen[batch.response_places], batch.packed
             mask = torch.ones_like(packed.target_ids, dtype=torch.bool)
-            self.objective.policy_loss(logprobs, packed, mask, whole.response_tokens).loss.backward()
+            policy = self.objective.policy_loss(logprobs, packed, mask, whole.response_tokens).loss
+            policy.backward()
             values = self.head(self.backbone(**inputs).last_hidden_state).squeeze(-1)[batch.value_places]
             mask = torch.ones_like(packed.value_index, dtype=torch.bool)
-            self.objective.value_loss(values, packed, mask, whole.turns).loss.backward()
-        for network in (self.policy, self.value):
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        self.optimizer.step()
+            value = self.objective.value_loss(values, packed, mask, whole.turns).loss
+            value.backward()
+            policy_loss, value_loss = policy_loss + policy.detach(), value_loss + value.detach()
+        return float(policy_loss), float(value_loss)
