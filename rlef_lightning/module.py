@@ -203,8 +203,11 @@ class RLEFModule(L.LightningModule):
             learning_rate=self.learning_rate,
             value_learning_rate=self.value_learning_rate,
         )
-        kind = HostAdamW if self.offload_optimizer else torch.optim.AdamW
-        optimizer = kind(groups, betas=self.betas, weight_decay=self.weight_decay)
+        options: dict[str, Any] = {"betas": self.betas, "weight_decay": self.weight_decay}
+        if self.offload_optimizer:
+            optimizer: torch.optim.Optimizer = HostAdamW(groups, **options)
+        else:
+            optimizer = torch.optim.AdamW(groups, fused=True, **options)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
@@ -226,7 +229,7 @@ class RLEFModule(L.LightningModule):
         """Log-probability of each token after the first, by the policy as it is now; all ranks ask alike."""
         tokens = [TokenSequence(token_ids=tuple(ids), spans=((1, len(ids)),)) for ids in sequences]
         packed = collate_sequences(tokens).to(self.device)
-        logprobs, _ = response_logprobs(self.policy, packed, 1.0)
+        logprobs, _ = response_logprobs(self.policy, packed, 1.0, with_entropy=False)
         self._reshard()
         return [list(row) for row in split_turns(logprobs, packed)]
 
@@ -258,12 +261,14 @@ class RLEFModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         optimizer.zero_grad()
-        sums: dict[str, float] = {}
+        shares: dict[str, Tensor] = {}
         counted = len(batch.packs) - batch.fillers
         for number, packed in enumerate(batch.packs):
             for name, share in self._backward(packed, batch, counts=number < counted).items():
-                sums[name] = sums.get(name, 0.0) + share
-        sums = summed(sums, self.device)
+                shares[name] = shares[name] + share if name in shares else share
+        # Read once a step: a device would wait for its host after each pack.
+        read = torch.stack(list(shares.values())).tolist()
+        sums = summed(dict(zip(shares, read, strict=True)), self.device)
         sums |= clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
@@ -276,7 +281,7 @@ class RLEFModule(L.LightningModule):
         if self.trainer.is_last_batch:
             self._log_updates()
 
-    def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, float]:
+    def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, Tensor]:
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
         trained = Trained(
             policy=self.policy,
@@ -284,7 +289,7 @@ class RLEFModule(L.LightningModule):
             objective=self.objective,
             value_loss_weight=self.value_loss_weight,
         )
-        numbers: dict[str, float] = {}
+        numbers: dict[str, Tensor] = {}
         for loss, shown in trained.losses(packed, batch, counts=counts):
             self.manual_backward(loss)
             numbers |= shown

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlef_lightning.learning.diagnostics import engine_mismatch, explained_variance
-from rlef_lightning.learning.logprobs import token_logprobs
+from rlef_lightning.learning.logprobs import chunk_rows, token_logprobs
 from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences, pack, split_turns
 from rlef_lightning.learning.samples import TokenSequence, episode_sequence, to_training_sample
@@ -21,9 +21,6 @@ from rlef_lightning.models.lora import WithoutAdapters
 from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.types import ActionLevel, Episode, ScoredEpisode, TrainingSample
-
-LOGITS_AT_A_TIME = 1 << 26
-"""Numbers of one chunk of the output layer: 256 MiB in float32, whatever the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,25 +80,39 @@ class _EpisodeNumbers:
 
 
 def response_logprobs(
-    network: PolicyNetwork | WithoutAdapters, packed: PackedSequences, temperature: float
+    network: PolicyNetwork | WithoutAdapters,
+    packed: PackedSequences,
+    temperature: float,
+    *,
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of each response token: two tensors [R], in nats."""
-    result: tuple[Tensor, Tensor] = network(packed, _head(packed, temperature))
+    """Log-probability and entropy of each response token: two tensors [R], in nats; without it [0]."""
+    result: tuple[Tensor, Tensor] = network(packed, _head(packed, temperature, with_entropy))
     return result
 
 
 def logprobs_and_values(
-    network: PolicyValueNetwork, packed: PackedSequences, temperature: float
+    network: PolicyValueNetwork, packed: PackedSequences, temperature: float, *, with_entropy: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same, and the values at `packed.value_index`, [M] float32, of one forward pass."""
-    (logprobs, entropy), values = network(packed, _head(packed, temperature), packed.value_index)
+    (logprobs, entropy), values = network(
+        packed, _head(packed, temperature, with_entropy), packed.value_index
+    )
     return logprobs, entropy, values
 
 
-def _head(packed: PackedSequences, temperature: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _head(
+    packed: PackedSequences, temperature: float, with_entropy: bool
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        chunk = max(1, LOGITS_AT_A_TIME // len(weight))
-        return token_logprobs(hidden, weight, packed.target_ids, temperature, chunk)
+        return token_logprobs(
+            hidden,
+            weight,
+            packed.target_ids,
+            temperature,
+            chunk_rows(len(weight), hidden.device.type),
+            with_entropy=with_entropy,
+        )
 
     return head
 
@@ -169,7 +180,7 @@ def _score_pack(
     device = next(networks.policy.parameters()).device
     packed = collate_sequences([sequences[i] for i in members]).to(device)
     policy, entropy, values = networks.policy_and_values(packed, temperature)
-    reference, _ = response_logprobs(networks.reference, packed, temperature)
+    reference, _ = response_logprobs(networks.reference, packed, temperature, with_entropy=False)
     turns = iter(zip(split_turns(policy, packed), split_turns(reference, packed), values, strict=True))
     numbers = {}
     for i in members:

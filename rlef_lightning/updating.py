@@ -35,7 +35,7 @@ class Trained:
 
     def losses(
         self, packed: PackedBatch, batch: MiniBatch, *, counts: bool
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Losses to call backward on, one after the other, each with its numbers for the log.
 
         Args:
@@ -44,13 +44,15 @@ class Trained:
             counts: False: nothing in the pack counts; the gradients are zeros.
         """
         if isinstance(self.policy, PolicyValueNetwork) and self.objective.value_level is not None:
-            logprobs, _, values = logprobs_and_values(self.policy, packed, batch.temperature)
+            logprobs, _, values = logprobs_and_values(
+                self.policy, packed, batch.temperature, with_entropy=False
+            )
             policy = self._policy_loss(logprobs, packed, batch, counts)
             value = self._value_loss(values, packed, batch, counts)
             shown = self._policy_numbers(policy) | _value_numbers(value)
             yield policy.loss + self.value_loss_weight * value.loss, shown
             return
-        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature)
+        logprobs, _ = response_logprobs(self.policy, packed, batch.temperature, with_entropy=False)
         policy = self._policy_loss(logprobs, packed, batch, counts)
         yield policy.loss, self._policy_numbers(policy)
         if self.value is not None:
@@ -67,19 +69,19 @@ class Trained:
         mask = torch.full_like(packed.value_index, counts, dtype=torch.bool)
         return self.objective.value_loss(values, packed, mask, batch.turns)
 
-    def _policy_numbers(self, policy: PolicyLoss) -> dict[str, float]:
+    def _policy_numbers(self, policy: PolicyLoss) -> dict[str, Tensor]:
         numbers = {
-            "policy_loss": policy.loss.item(),
-            "clip_fraction": policy.clip_fraction.item(),
-            "update_kl": policy.approx_kl.item(),
-            "behaviour_correction": policy.correction_mean.item(),
-            "correction_truncated": policy.truncated_fraction.item(),
+            "policy_loss": policy.loss.detach(),
+            "clip_fraction": policy.clip_fraction,
+            "update_kl": policy.approx_kl,
+            "behaviour_correction": policy.correction_mean,
+            "correction_truncated": policy.truncated_fraction,
         }
-        return numbers | ({"loss_kl": policy.kl.item()} if self.objective.kl == "loss" else {})
+        return numbers | ({"loss_kl": policy.kl} if self.objective.kl == "loss" else {})
 
 
-def _value_numbers(value: ValueLoss) -> dict[str, float]:
-    return {"value_loss": value.loss.item(), "value_clip_fraction": value.clip_fraction.item()}
+def _value_numbers(value: ValueLoss) -> dict[str, Tensor]:
+    return {"value_loss": value.loss.detach(), "value_clip_fraction": value.clip_fraction}
 
 
 def parameter_groups(

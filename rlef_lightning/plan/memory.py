@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlef_lightning.learning.logprobs import chunk_rows
 from rlef_lightning.plan.asked import Asked
 from rlef_lightning.plan.hardware import RESERVED_BYTES, Hardware
 from rlef_lightning.plan.shapes import Network, Shapes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-CHUNK_TOKENS = 1024
-"""Rows of logits at a time: the default of learning/logprobs.py."""
 Items = dict[str, float]
 
 
@@ -42,11 +41,14 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
     reference = BYTES[asked.reference_dtype]
     passes = _activations(asked, shapes, compute)
     head = shapes.vocabulary * shapes.hidden
+    rows = min(chunk_rows(shapes.vocabulary, "cuda"), asked.pack_tokens)
+    logits = float(rows * shapes.vocabulary)
+    half = compute if compute < 4 else 0  # beside what is summed up in float32
     scoring = {
         **resting,
         "gathered weights": _gathered(shapes.policy, max(compute, reference)),
         "activations": passes["of a layer"],
-        "logits of a chunk": 2 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
+        "logits of a chunk": (8 + half) * logits,  # with the entropy's
     }
     updating = {
         **resting,
@@ -54,8 +56,8 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
         "gathered weights": _gathered(shapes.policy, compute),
         "gathered gradients": _gathered_gradients(shapes.policy, compute),
         "activations": passes["kept"],
-        "logits of a chunk": 3 * CHUNK_TOKENS * shapes.vocabulary * 4.0,
-        "gradient of the output layer": 4.0 * head if asked.lora is None else 0.0,
+        "logits of a chunk": (4 + half) * logits,
+        "gradient of the output layer": float((4 + half) * head) if asked.lora is None else 0.0,
     }
     if asked.offload_optimizer:
         # The embeddings are the largest weight; with LoRA no adapter is larger than its layer's together.

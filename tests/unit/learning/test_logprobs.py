@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlef_lightning.learning.logprobs import token_logprobs
 
@@ -78,20 +79,42 @@ def test_no_tokens():
     assert not weight.grad.any()
 
 
-def test_full_logits_never_exist(monkeypatch):
-    largest = 0
-    linear = torch.nn.functional.linear
+class Largest(TorchDispatchMode):
+    """Watches how many numbers the largest tensor has that any operation makes."""
 
-    def watch(*args):
-        nonlocal largest
-        logits = linear(*args)
-        largest = max(largest, logits.numel())
-        return logits
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
 
-    monkeypatch.setattr(torch.nn.functional, "linear", watch)
-    hidden, weight, targets = inputs(rows=64)
-    token_logprobs(hidden, weight, targets, chunk_tokens=8)[0].sum().backward()
-    assert largest == 8 * 11
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_full_logits_never_exist(dtype):
+    hidden, weight, targets = inputs(dtype, rows=64)
+    with Largest() as largest:
+        token_logprobs(hidden, weight, targets, chunk_tokens=8)[0].sum().backward()
+    assert largest.numbers == 64 * 5  # hidden; a chunk has 8 x 11 logits
+    with Largest() as largest:
+        full(hidden, weight, targets)
+    assert largest.numbers == 64 * 11
+
+
+def test_without_entropy_nothing_else_changes():
+    hidden, weight, targets = inputs(torch.float32)
+    wanted, _ = token_logprobs(hidden, weight, targets, 0.7, 3)
+    found, entropy = token_logprobs(hidden, weight, targets, 0.7, 3, with_entropy=False)
+    assert entropy.shape == (0,)
+    assert torch.equal(found, wanted)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(x.sum(), (hidden, weight)) for x in (found, wanted)), strict=True
+    ):
+        assert torch.equal(ours, theirs)
 
 
 def test_wrong_shapes_and_numbers():
