@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from rlef_lightning.generation.following import Broadcast, Leader
+    from rlef_lightning.generation.vllm_weights import WeightsInto
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ class VLLMEngine:
         self._leader: Leader | None = None  # while episodes are played
         self._owns_groups = False
         self._asleep = False
+        self._into: WeightsInto | None = None
 
     @property
     def policy_version(self) -> int:
@@ -131,6 +133,7 @@ class VLLMEngine:
         import torch.distributed as dist
 
         from rlef_lightning.generation.following import engine_groups
+        from rlef_lightning.generation.vllm_weights import plain_weights
 
         ranks = vllm_ranks.rank_arguments(self._ranks_per_engine)
         self._owns_groups = not dist.is_initialized()
@@ -139,7 +142,7 @@ class VLLMEngine:
             self._leads = leader == dist.get_rank()
             vllm_ranks.name_run()
         try:
-            with self._compiling(), vllm_ranks.rank_in_environment():
+            with self._compiling(), vllm_ranks.rank_in_environment(), plain_weights(self.dtype):
                 self._llm = llm(model_folder, **(self._arguments() | ranks | self.extra))
         except Exception as error:
             raise EngineError(
@@ -288,18 +291,21 @@ class VLLMEngine:
         self._waiting.clear()
 
     def sync_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replace all weights by vLLM's own reload, tensor after tensor, and drop every cached prefix.
+        """Replace all weights, tensor after tensor (see vllm_weights.py), and drop every cached prefix.
 
         A sleeping engine is woken in vLLM's order: room for the weights, the weights, and only then, when the
         trainer's gathered tensors are gone, room for the cache.
         """
+        from rlef_lightning.generation.vllm_weights import WeightsInto
+
         if self._waiting:
             raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
         asleep, self._asleep = self._asleep, False
         try:
             if asleep:
                 self._wake("weights")
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            self._into = self._into or WeightsInto(self._llm, self.dtype)
+            self._into.load(weights)
             if asleep:
                 self._wake("kv_cache")
         except RLEFError:
@@ -344,7 +350,7 @@ class VLLMEngine:
     def close(self) -> None:
         """Free the engine's memory, and the process groups that vLLM made."""
         self._waiting.clear()
-        self._leader, self._channel, self._asleep = None, None, False
+        self._leader, self._channel, self._into, self._asleep = None, None, None, False
         llm, self._llm = self._llm, None
         if llm is not None:
             vllm_ranks.shut_down(llm, owned=self._owns_groups)
