@@ -7,7 +7,6 @@ its neighbours vllm_*.py import vllm; it does not tokenise and does not know wha
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
     from rlef_lightning.generation.vllm_weights import WeightsInto
 
 T = TypeVar("T")
-
-_ENVIRONMENT = {
-    # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # Left bound, vLLM would keep torch's threads off all cores but its own, and training would crawl.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_USE_FLASHINFER_SAMPLER": "0",
-}
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -117,9 +106,7 @@ class VLLMEngine:
         """
         if self._llm is not None:
             return
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(self.cpu_cache_gib))
+        vllm_ranks.set_environment(self.cpu_cache_gib)
         self._stop_token_ids = list(stop_token_ids)
         try:
             from vllm import LLM
@@ -300,7 +287,7 @@ class VLLMEngine:
 
         if self._waiting:
             raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
-        asleep, self._asleep = self._asleep, False
+        engine, asleep, self._asleep = self._engine, self._asleep, False
         try:
             if asleep:
                 self._wake("weights")
@@ -312,7 +299,7 @@ class VLLMEngine:
             raise
         except Exception as error:
             raise EngineError(f"vLLM refused the trainer's weights: {error}") from error
-        if self._engine.reset_prefix_cache() is False:
+        if engine.reset_prefix_cache() is False:
             raise EngineError("vLLM kept cached prefixes of the old weights: blocks are still in use")
         self._policy_version += 1
 

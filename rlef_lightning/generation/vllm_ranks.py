@@ -15,6 +15,22 @@ from uuid import uuid4
 
 from rlef_lightning.errors import EngineError
 
+_ENVIRONMENT = {
+    # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Left bound, vLLM would keep torch's threads off all cores but its own, and training would crawl.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
+
+
+def set_environment(cpu_cache_gib: int) -> None:
+    """What vLLM reads when it is imported; what is set already stays."""
+    for name, value in (_ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib)}).items():
+        os.environ.setdefault(name, value)
+
 
 def world_size() -> int:
     """Number of processes of this run."""

@@ -9,7 +9,7 @@ This file decides how weights get in; that the engine then has them is proved el
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -149,10 +149,21 @@ def recipes_of(model: nn.Module, shapes: Mapping[str, torch.Size]) -> dict[str, 
     """
     check_plain(model)
     seen = _Watch(model)
+    before = [(parameter, parameter.data) for parameter in model.parameters()]
     with seen:
         model.load_weights(seen.empty(shapes))  # type: ignore[operator]
+    _check_in_place(before)
     seen.check_filled()
     return {name: Recipe(shape=shape, copies=tuple(seen.copies[name])) for name, shape in shapes.items()}
+
+
+def _check_in_place(before: Sequence[tuple[nn.Parameter, Tensor]]) -> None:
+    """Raises Unknown where a parameter was given other memory; it gets its own back."""
+    moved = [(p, data) for p, data in before if _storage(p) != _storage(data) or p.shape != data.shape]
+    for parameter, data in moved:
+        parameter.data = data
+    if moved:
+        raise Unknown(f"vLLM's loader gives {len(moved)} parameters other memory")
 
 
 def check_plain(model: nn.Module) -> None:
@@ -175,6 +186,8 @@ class _Watch(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._parameters = {_storage(p): (name, p) for name, p in model.named_parameters()}
+        if len(self._parameters) < len(list(model.parameters())):
+            raise Unknown("parameters share their memory")
         self._filled: dict[str, list[Tensor]] = {name: [] for name, _ in self._parameters.values()}
         self._name, self._source = "", torch.empty(0, device="meta")
         self.copies: dict[str, list[Copy]] = {}

@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
-    "vllm": {"generation/vllm.py", "generation/vllm_ranks.py", "generation/vllm_worker.py"},
+    "vllm": {f"generation/vllm{part}.py" for part in ("", "_ranks", "_weights", "_worker")},
     "lightning": {"module.py", "datamodule.py", "checks.py", "sharded.py", "callbacks", "cli.py"},
     "torch": {
         "learning",
@@ -45,6 +45,7 @@ MAY_IMPORT = {
         "metrics",
         "generation/vllm.py",
         "generation/vllm_ranks.py",
+        "generation/vllm_weights.py",
         "generation/following.py",
         "ranks.py",
         "syncing.py",
