@@ -7,6 +7,7 @@ its neighbours vllm_*.py import vllm; it does not tokenise and does not know wha
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -98,6 +99,11 @@ class VLLMEngine:
         """Ranks that run one engine together; 1: each rank has its own."""
         return self._ranks_per_engine
 
+    @property
+    def episode_settings(self) -> dict[str, Any]:
+        """What decides an episode besides the context: not the memory, nor what changes only the rounding."""
+        return {"dtype": self.dtype, "extra": json.dumps(self.extra, sort_keys=True, default=str)}
+
     def start(self, model_folder: str, stop_token_ids: Sequence[int]) -> None:
         """Build the engine with unset weights; they come by `sync_weights`.
 
@@ -140,8 +146,6 @@ class VLLMEngine:
             ) from error
 
     def _arguments(self) -> dict[str, Any]:
-        import torch
-
         arguments: dict[str, Any] = {
             "dtype": self.dtype,
             "max_model_len": self._max_context_tokens,
@@ -156,13 +160,7 @@ class VLLMEngine:
             "seed": 0,
             "enable_sleep_mode": self._sleep_level() > 0,
         }
-        if not torch.cuda.is_available():
-            # On a CPU a chunked prefill rewinds a seeded generator, which CPU generators cannot do; and
-            # tied output layers keep their old packed weights after a sync, so they are untied there.
-            arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(8192, self._max_context_tokens)
-            arguments["hf_overrides"] = {"tie_word_embeddings": False}
-        return arguments
+        return arguments | vllm_ranks.device_arguments(self._max_context_tokens)
 
     def _sleep_level(self) -> int:
         import torch

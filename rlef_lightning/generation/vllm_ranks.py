@@ -65,6 +65,19 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
     return arguments
 
 
+def device_arguments(max_context_tokens: int) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` for this machine's device; none on a GPU."""
+    if _on_gpu():
+        return {}
+    # On a CPU a chunked prefill rewinds a seeded generator, which CPU generators cannot do; and a packed
+    # output layer that is tied keeps the old weights after a reload, so it is untied there.
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, max_context_tokens),
+        "hf_overrides": {"tie_word_embeddings": False},
+    }
+
+
 def name_run() -> None:
     """Agree with the other ranks on a name for this run's shared memory on a CPU; all ranks must call it."""
     import torch.distributed as dist
