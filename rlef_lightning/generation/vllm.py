@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NOT_STARTED = "the engine has not been started: call start() first"
+
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -126,7 +128,7 @@ class VLLMEngine:
         import torch.distributed as dist
 
         from rlef_lightning.generation.following import engine_groups
-        from rlef_lightning.generation.vllm_weights import plain_weights
+        from rlef_lightning.generation.vllm_weights import WeightsInto, packs, unpacked
 
         ranks = vllm_ranks.rank_arguments(self._ranks_per_engine)
         self._owns_groups = not dist.is_initialized()
@@ -134,8 +136,10 @@ class VLLMEngine:
             leader, self._channel = engine_groups(self._ranks_per_engine, self.rank_timeout_s)
             self._leads = leader == dist.get_rank()
             vllm_ranks.name_run()
+        packed = packs(model_folder, self.dtype)
         try:
-            with self._compiling(), vllm_ranks.rank_in_environment(), plain_weights(self.dtype):
+            plain = nullcontext() if packed else unpacked()
+            with self._compiling(), vllm_ranks.rank_in_environment(), plain:
                 self._llm = llm(model_folder, **(self._arguments() | ranks | self.extra))
         except Exception as error:
             raise EngineError(
@@ -144,6 +148,7 @@ class VLLMEngine:
                 f"{vllm_ranks.world_size()} processes and ranks_per_engine={self._ranks_per_engine}: {error}"
                 ". Change data.engine.init_args, or the memory left to the engine"
             ) from error
+        self._into = WeightsInto(self._llm, packed=packed)
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -209,7 +214,7 @@ class VLLMEngine:
     @property
     def _engine(self) -> Any:
         if self._llm is None:
-            raise EngineError("the engine has not been started: call start() first")
+            raise EngineError(_NOT_STARTED)
         return self._llm.llm_engine
 
     @property
@@ -281,15 +286,14 @@ class VLLMEngine:
         A sleeping engine is woken in vLLM's order: room for the weights, the weights, and only then, when the
         trainer's gathered tensors are gone, room for the cache.
         """
-        from rlef_lightning.generation.vllm_weights import WeightsInto
-
         if self._waiting:
             raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
-        engine, asleep, self._asleep = self._engine, self._asleep, False
+        if self._into is None:
+            raise EngineError(_NOT_STARTED)
+        asleep, self._asleep = self._asleep, False
         try:
             if asleep:
                 self._wake("weights")
-            self._into = self._into or WeightsInto(self._llm, self.dtype)
             self._into.load(weights)
             if asleep:
                 self._wake("kv_cache")
@@ -297,7 +301,7 @@ class VLLMEngine:
             raise
         except Exception as error:
             raise EngineError(f"vLLM refused the trainer's weights: {error}") from error
-        if engine.reset_prefix_cache() is False:
+        if self._engine.reset_prefix_cache() is False:
             raise EngineError("vLLM kept cached prefixes of the old weights: blocks are still in use")
         self._policy_version += 1
 

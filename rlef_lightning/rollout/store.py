@@ -101,8 +101,10 @@ class Deciding(Protocol):
 def settings_fingerprint(
     dialogue: Sequence[object], tokenizer: Any, players: Sequence[object], context_tokens: int
 ) -> str:
-    """Of all that decides an episode besides weights, problem (with its limits) and seed: settings, tokenizer,
-    and the classes of engine and executor with those of their options that they name."""
+    """Of all that decides an episode besides weights, problem (with its limits) and seed.
+
+    That is: settings, tokenizer, and the classes of engine and executor with the options that they name.
+    """
     text = [tokenizer.chat_template, tokenizer.backend_tokenizer.to_str()]
     return fingerprint([dialogue, text, [_decided_by(player) for player in players], context_tokens])
 

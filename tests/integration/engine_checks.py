@@ -70,9 +70,9 @@ def sample(engine: VLLMEngine, requests: list[tuple[list[int], Sampling, int]]) 
 
 
 def check_engine(engine: VLLMEngine, folder: Path, tolerance: float) -> None:
-    """Sync twice, sample, and compare with transformers."""
+    """Sync three times, sample, and compare with transformers."""
     engine.start(str(folder), [STOP])
-    for version in (1, 2):
+    for version in (1, 2, 3):
         model = shaken(folder, version)
         engine.sync_weights(engine_weights(model))
         assert engine.policy_version == version

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rlef_lightning.errors import EngineError
-from rlef_lightning.generation.vllm_weights import Unknown, WeightsInto, make_copies, recipes_of
+from rlef_lightning.generation.vllm_weights import (
+    NARROW,
+    Unknown,
+    WeightsInto,
+    make_copies,
+    packs,
+    recipes_of,
+)
 
 Weights = list[tuple[str, Tensor]]
 
@@ -205,7 +214,7 @@ class Reloading:
 
 
 def synced(llm: Reloading, seeds: Iterable[int]) -> WeightsInto:
-    into = WeightsInto(llm, "bfloat16")
+    into = WeightsInto(llm, packed=True)
     for seed in seeds:
         fresh = Model()
         weights = fresh.random_weights(seed)
@@ -244,10 +253,28 @@ def test_an_engine_without_apply_model_is_reloaded() -> None:
     ],
     ids=["missing", "another", "shape"],
 )
-def test_other_weights_than_at_first_are_an_error(
-    change: Callable[[Weights], Weights], message: str
-) -> None:
+def test_other_weights_than_at_first_are_an_error(change: Callable[[Weights], Weights], message: str) -> None:
     llm = Reloading(Model())
     into = synced(llm, (1,))
     with pytest.raises(EngineError, match=message):
         into.load(change(llm.model.random_weights(2)))
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "cuda", "packed"),
+    [
+        ({"hidden_size": NARROW}, "float32", False, False),
+        ({"hidden_size": NARROW + 1}, "float32", False, True),
+        ({"hidden_size": NARROW}, "bfloat16", False, True),
+        ({"hidden_size": NARROW}, "float32", True, True),
+        ({}, "float32", False, True),
+        (None, "float32", False, True),
+    ],
+)
+def test_narrow_layers_in_float32_on_a_cpu_are_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, dtype: str, cuda: bool, packed: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    assert packs(str(tmp_path), dtype) is packed

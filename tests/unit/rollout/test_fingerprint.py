@@ -105,7 +105,13 @@ def test_classes_and_the_context_count_too() -> None:
 
 @pytest.mark.parametrize(
     "limits",
-    [Limits(cpu_s=1.0), Limits(wall_s=2.0), Limits(memory_bytes=1), Limits(output_bytes=1), Limits(processes=1)],
+    [
+        Limits(cpu_s=1.0),
+        Limits(wall_s=2.0),
+        Limits(memory_bytes=1),
+        Limits(output_bytes=1),
+        Limits(processes=1),
+    ],
     ids=str,
 )
 def test_the_limits_of_a_problem_are_among_the_problems(limits: Limits) -> None:
@@ -125,9 +131,7 @@ def test_episodes_of_another_number_format_are_not_mixed_in(tmp_path: Path) -> N
 
     def opened(dtype: Any) -> EpisodeLog:
         settings = engine(dtype=dtype)
-        origin = Origin(
-            collection="train", epoch=0, seed=0, weights="w", settings=settings, problems="p"
-        )
+        origin = Origin(collection="train", epoch=0, seed=0, weights="w", settings=settings, problems="p")
         return EpisodeLog(Store(folder=str(tmp_path)), origin, Writer())
 
     with opened("float32") as log:
