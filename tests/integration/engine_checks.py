@@ -69,6 +69,12 @@ def sample(engine: VLLMEngine, requests: list[tuple[list[int], Sampling, int]]) 
     return asyncio.run(run())
 
 
+def assert_copies(engine: VLLMEngine) -> None:
+    """Syncs after the first were copies, where this version of vLLM shows its model; else vLLM's reload."""
+    assert engine._into is not None
+    assert engine._into.reason == "" or not hasattr(engine._llm, "apply_model")
+
+
 def check_engine(engine: VLLMEngine, folder: Path, tolerance: float) -> None:
     """Sync three times, sample, and compare with transformers."""
     engine.start(str(folder), [STOP])
