@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlef_lightning.errors import EngineError
@@ -32,6 +33,8 @@ _PLAIN_ATTENTION = "Attention"
 NARROW = 192
 """Hidden size up to which plain products in float32 take no more time than oneDNN's. On one core, with steps
 of 20 to 430 tokens, they took 0.73 of its time at 128, 0.99 at 192, 1.11 at 256 and 1.38 at 512."""
+ROWS = 8
+"""Fewest rows of a plain product, for each of torch's threads, which share them out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,13 +271,41 @@ def packs(model_folder: str, dtype: str) -> bool:
         return True
     config = Path(model_folder, "config.json")
     width = json.loads(config.read_text()).get("hidden_size") if config.is_file() else None
-    return width is None or width > NARROW
+    return width is None or width > NARROW or not rows_alone(width)
+
+
+def rows_alone(width: int) -> bool:
+    """True: here `linear` gives a token the same bits, whatever stands beside it in the batch.
+
+    oneDNN's products do, and a resumed run ends like an uninterrupted one because of it.
+    """
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3 * width, width, generator=draw)
+    tokens = torch.randn(130, width, generator=draw)
+    whole = linear(tokens, weight)
+    return all(torch.equal(linear(tokens[:n], weight), whole[:n]) for n in (*range(1, 20), 31, 33, 64, 127))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As torch's; a few rows are filled up, as the product of a matrix and a vector is rounded otherwise."""
+    missing = ROWS * torch.get_num_threads() - x.shape[0]
+    if x.dim() != 2 or missing <= 0:
+        return functional.linear(x, weight, bias)
+    return functional.linear(functional.pad(x, (0, 0, 0, missing)), weight, bias)[:-missing]
 
 
 def unpacked() -> AbstractContextManager[Any]:
-    """vLLM, while it builds layers, does as if there were no oneDNN."""
-    from vllm import _custom_ops
+    """While vLLM builds layers for a CPU, they keep their plain parameters and compute by `linear`."""
+    from vllm.model_executor.layers import utils
 
-    if not hasattr(_custom_ops, "_supports_onednn"):
+    vllms = getattr(utils, "dispatch_cpu_unquantized_gemm", None)
+    if vllms is None:
         return nullcontext()  # another version: it packs, and `check_plain` sees that
-    return patch.object(_custom_ops, "_supports_onednn", False)
+
+    def keep(layer: nn.Module, remove_weight: bool) -> None:
+        if layer.weight.ndim == 2 and not layer.weight.is_meta:
+            layer.cpu_linear = linear  # type: ignore[assignment]
+        else:
+            vllms(layer, remove_weight)
+
+    return patch.object(utils, "dispatch_cpu_unquantized_gemm", keep)

@@ -7,6 +7,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from rlef_lightning.generation import VLLMEngine, vllm_weights
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 def _check(*folders: str) -> None:
     for folder, packed in ((folders[0], False), (folders[1], False), (folders[1], True)):
         vllm_weights.NARROW = 0 if packed else 192
+        torch.set_num_threads(1)  # vLLM takes all cores; then it is up to them what is plain
         engine = VLLMEngine(dtype="float32", max_context_tokens=128, max_sequences=32, enforce_eager=True)
         check_engine(engine, Path(folder), tolerance=1e-4)
         # The first sync is vLLM's reload. The second and third are copies, but not into packed weights.

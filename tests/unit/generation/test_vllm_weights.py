@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rlef_lightning.errors import EngineError
+from rlef_lightning.generation import vllm_weights
 from rlef_lightning.generation.vllm_weights import (
     NARROW,
+    ROWS,
     Unknown,
     WeightsInto,
+    linear,
     make_copies,
     packs,
     recipes_of,
@@ -275,6 +278,30 @@ def test_narrow_layers_in_float32_on_a_cpu_are_not_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, dtype: str, cuda: bool, packed: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(vllm_weights, "rows_alone", lambda width: True)
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))
     assert packs(str(tmp_path), dtype) is packed
+
+
+@pytest.mark.parametrize("rows", [1, 2, ROWS - 1, ROWS, 50])
+@pytest.mark.parametrize("biased", [False, True])
+def test_filled_up_rows_change_no_product(rows: int, biased: bool) -> None:
+    x, weight, bias = torch.randn(rows, 6), torch.randn(5, 6), torch.randn(5) if biased else None
+    expected = x @ weight.t() + (0 if bias is None else bias)
+    torch.testing.assert_close(linear(x, weight, bias), expected)
+
+
+def test_products_that_depend_on_their_neighbours_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wavering(x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight.t() * (1 + 1e-6 * (x.shape[0] == 7))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(vllm_weights, "linear", wavering)
+    assert not vllm_weights.rows_alone(16)
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 16}))
+    assert packs(str(tmp_path), "float32")
+    monkeypatch.setattr(vllm_weights, "linear", lambda x, weight: x[:, :1] * weight[:, 0])  # no sum at all
+    assert vllm_weights.rows_alone(16)
