@@ -265,9 +265,10 @@ def packs(model_folder: str, dtype: str) -> bool:
 
     On a CPU vLLM packs weights for oneDNN, and each sync packs them anew. oneDNN prepares itself for each new
     number of tokens in a step, which for narrow layers takes longer than what packing saves: there sampling
-    is faster with plain weights, too (docs/concepts.md). On a GPU they are plain anyway.
+    is faster with plain weights, too (docs/concepts.md), with one thread; with two it was not found to be.
+    On a GPU they are plain anyway.
     """
-    if torch.cuda.is_available() or dtype != "float32":
+    if torch.cuda.is_available() or dtype != "float32" or torch.get_num_threads() > 1:
         return True
     config = Path(model_folder, "config.json")
     width = json.loads(config.read_text()).get("hidden_size") if config.is_file() else None

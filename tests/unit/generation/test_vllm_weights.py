@@ -264,19 +264,27 @@ def test_other_weights_than_at_first_are_an_error(change: Callable[[Weights], We
 
 
 @pytest.mark.parametrize(
-    ("config", "dtype", "cuda", "packed"),
+    ("config", "dtype", "threads", "cuda", "packed"),
     [
-        ({"hidden_size": NARROW}, "float32", False, False),
-        ({"hidden_size": NARROW + 1}, "float32", False, True),
-        ({"hidden_size": NARROW}, "bfloat16", False, True),
-        ({"hidden_size": NARROW}, "float32", True, True),
-        ({}, "float32", False, True),
-        (None, "float32", False, True),
+        ({"hidden_size": NARROW}, "float32", 1, False, False),
+        ({"hidden_size": NARROW + 1}, "float32", 1, False, True),
+        ({"hidden_size": NARROW}, "bfloat16", 1, False, True),
+        ({"hidden_size": NARROW}, "float32", 2, False, True),
+        ({"hidden_size": NARROW}, "float32", 1, True, True),
+        ({}, "float32", 1, False, True),
+        (None, "float32", 1, False, True),
     ],
 )
 def test_narrow_layers_in_float32_on_a_cpu_are_not_packed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, dtype: str, cuda: bool, packed: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: Any,
+    dtype: str,
+    threads: int,
+    cuda: bool,
+    packed: bool,
 ) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(vllm_weights, "rows_alone", lambda width: True)
     if config is not None:
@@ -299,6 +307,7 @@ def test_products_that_depend_on_their_neighbours_are_seen(
         return x @ weight.t() * (1 + 1e-6 * (x.shape[0] == 7))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(vllm_weights, "linear", wavering)
     assert not vllm_weights.rows_alone(16)
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 16}))
