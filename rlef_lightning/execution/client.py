@@ -97,6 +97,15 @@ class DaemonExecutor(ABC):
         """The class of the backend's `Jail`, and its arguments."""
 
     @property
+    def episode_settings(self) -> dict[str, object]:
+        """What decides verdicts and feedback besides the class and a problem's own limits."""
+        return {
+            "report_chars": self.report_chars, "preload_numpy": self.preload_numpy,
+            "scratch_bytes": self.scratch_bytes, "scratch_files": self.scratch_files,
+            "python": ".".join(map(str, sys.version_info[:2])),
+        }  # fmt: skip
+
+    @property
     def promises(self) -> tuple[str, ...]:
         """Names of the guarantees that the backend gives; raises ExecutorError when it is not installed."""
         return self._jail()[0].promises

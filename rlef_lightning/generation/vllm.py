@@ -7,7 +7,7 @@ its neighbours vllm_*.py import vllm; it does not tokenise and does not know wha
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -20,18 +20,11 @@ if TYPE_CHECKING:
     import torch
 
     from rlef_lightning.generation.following import Broadcast, Leader
+    from rlef_lightning.generation.vllm_weights import WeightsInto
 
 T = TypeVar("T")
 
-_ENVIRONMENT = {
-    # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # Left bound, vLLM would keep torch's threads off all cores but its own, and training would crawl.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_USE_FLASHINFER_SAMPLER": "0",
-}
+_NOT_STARTED = "the engine has not been started: call start() first"
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -91,6 +84,7 @@ class VLLMEngine:
         self._leader: Leader | None = None  # while episodes are played
         self._owns_groups = False
         self._asleep = False
+        self._into: WeightsInto | None = None
 
     @property
     def policy_version(self) -> int:
@@ -107,6 +101,11 @@ class VLLMEngine:
         """Ranks that run one engine together; 1: each rank has its own."""
         return self._ranks_per_engine
 
+    @property
+    def episode_settings(self) -> dict[str, Any]:
+        """What decides an episode besides the context: not the memory, nor what changes only the rounding."""
+        return {"dtype": self.dtype, "extra": json.dumps(self.extra, sort_keys=True, default=str)}
+
     def start(self, model_folder: str, stop_token_ids: Sequence[int]) -> None:
         """Build the engine with unset weights; they come by `sync_weights`.
 
@@ -115,9 +114,7 @@ class VLLMEngine:
         """
         if self._llm is not None:
             return
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(self.cpu_cache_gib))
+        vllm_ranks.set_environment(self.cpu_cache_gib)
         self._stop_token_ids = list(stop_token_ids)
         try:
             from vllm import LLM
@@ -131,6 +128,7 @@ class VLLMEngine:
         import torch.distributed as dist
 
         from rlef_lightning.generation.following import engine_groups
+        from rlef_lightning.generation.vllm_weights import WeightsInto, packs, unpacked
 
         ranks = vllm_ranks.rank_arguments(self._ranks_per_engine)
         self._owns_groups = not dist.is_initialized()
@@ -138,8 +136,10 @@ class VLLMEngine:
             leader, self._channel = engine_groups(self._ranks_per_engine, self.rank_timeout_s)
             self._leads = leader == dist.get_rank()
             vllm_ranks.name_run()
+        packed = packs(model_folder, self.dtype)
         try:
-            with self._compiling(), vllm_ranks.rank_in_environment():
+            plain = nullcontext() if packed else unpacked()
+            with self._compiling(), vllm_ranks.rank_in_environment(), plain:
                 self._llm = llm(model_folder, **(self._arguments() | ranks | self.extra))
         except Exception as error:
             raise EngineError(
@@ -148,10 +148,9 @@ class VLLMEngine:
                 f"{vllm_ranks.world_size()} processes and ranks_per_engine={self._ranks_per_engine}: {error}"
                 ". Change data.engine.init_args, or the memory left to the engine"
             ) from error
+        self._into = WeightsInto(self._llm, packed=packed)
 
     def _arguments(self) -> dict[str, Any]:
-        import torch
-
         arguments: dict[str, Any] = {
             "dtype": self.dtype,
             "max_model_len": self._max_context_tokens,
@@ -166,13 +165,7 @@ class VLLMEngine:
             "seed": 0,
             "enable_sleep_mode": self._sleep_level() > 0,
         }
-        if not torch.cuda.is_available():
-            # On a CPU a chunked prefill rewinds a seeded generator, which CPU generators cannot do; and
-            # tied output layers keep their old packed weights after a sync, so they are untied there.
-            arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(8192, self._max_context_tokens)
-            arguments["hf_overrides"] = {"tie_word_embeddings": False}
-        return arguments
+        return arguments | vllm_ranks.device_arguments(self._max_context_tokens)
 
     def _sleep_level(self) -> int:
         import torch
@@ -221,7 +214,7 @@ class VLLMEngine:
     @property
     def _engine(self) -> Any:
         if self._llm is None:
-            raise EngineError("the engine has not been started: call start() first")
+            raise EngineError(_NOT_STARTED)
         return self._llm.llm_engine
 
     @property
@@ -288,18 +281,20 @@ class VLLMEngine:
         self._waiting.clear()
 
     def sync_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replace all weights by vLLM's own reload, tensor after tensor, and drop every cached prefix.
+        """Replace all weights, tensor after tensor (see vllm_weights.py), and drop every cached prefix.
 
         A sleeping engine is woken in vLLM's order: room for the weights, the weights, and only then, when the
         trainer's gathered tensors are gone, room for the cache.
         """
         if self._waiting:
             raise EngineError(f"weights cannot change while {len(self._waiting)} requests are being sampled")
+        if self._into is None:
+            raise EngineError(_NOT_STARTED)
         asleep, self._asleep = self._asleep, False
         try:
             if asleep:
                 self._wake("weights")
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+            self._into.load(weights)
             if asleep:
                 self._wake("kv_cache")
         except RLEFError:
@@ -344,7 +339,7 @@ class VLLMEngine:
     def close(self) -> None:
         """Free the engine's memory, and the process groups that vLLM made."""
         self._waiting.clear()
-        self._leader, self._channel, self._asleep = None, None, False
+        self._leader, self._channel, self._into, self._asleep = None, None, None, False
         llm, self._llm = self._llm, None
         if llm is not None:
             vllm_ranks.shut_down(llm, owned=self._owns_groups)

@@ -15,6 +15,22 @@ from uuid import uuid4
 
 from rlef_lightning.errors import EngineError
 
+_ENVIRONMENT = {
+    # The engine core runs in this process: weights are handed over as tensors, no copies by socket.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Left bound, vLLM would keep torch's threads off all cores but its own, and training would crawl.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
+
+
+def set_environment(cpu_cache_gib: int) -> None:
+    """What vLLM reads when it is imported; what is set already stays."""
+    for name, value in (_ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib)}).items():
+        os.environ.setdefault(name, value)
+
 
 def world_size() -> int:
     """Number of processes of this run."""
@@ -47,6 +63,19 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
         if not _on_gpu():
             arguments["worker_cls"] = "rlef_lightning.generation.vllm_worker.NamedCPUWorker"
     return arguments
+
+
+def device_arguments(max_context_tokens: int) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` for this machine's device; none on a GPU."""
+    if _on_gpu():
+        return {}
+    # On a CPU a chunked prefill rewinds a seeded generator, which CPU generators cannot do; and a packed
+    # output layer that is tied keeps the old weights after a reload, so it is untied there.
+    return {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, max_context_tokens),
+        "hf_overrides": {"tie_word_embeddings": False},
+    }
 
 
 def name_run() -> None:

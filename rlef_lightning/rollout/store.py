@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rlef_lightning.errors import ConfigError, StoreError
 from rlef_lightning.rollout.episode_json import episode_from_json
@@ -88,13 +88,30 @@ def _plain(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} has no fingerprint")
 
 
+@runtime_checkable
+class Deciding(Protocol):
+    """An engine or executor some of whose options decide what is sampled, said or judged."""
+
+    @property
+    def episode_settings(self) -> Mapping[str, Any]:
+        """Those options, as JSON can say them; not what changes only speed, memory or places."""
+        ...
+
+
 def settings_fingerprint(
     dialogue: Sequence[object], tokenizer: Any, players: Sequence[object], context_tokens: int
 ) -> str:
-    """Of all that decides an episode besides weights, problem and seed: settings, tokenizer, classes."""
+    """Of all that decides an episode besides weights, problem (with its limits) and seed.
+
+    That is: settings, tokenizer, and the classes of engine and executor with the options that they name.
+    """
     text = [tokenizer.chat_template, tokenizer.backend_tokenizer.to_str()]
-    classes = [f"{type(one).__module__}.{type(one).__qualname__}" for one in players]
-    return fingerprint([dialogue, text, classes, context_tokens])
+    return fingerprint([dialogue, text, [_decided_by(player) for player in players], context_tokens])
+
+
+def _decided_by(player: object) -> list[object]:
+    options = dict(player.episode_settings) if isinstance(player, Deciding) else {}
+    return [f"{type(player).__module__}.{type(player).__qualname__}", options]
 
 
 def problems_fingerprint(problems: Sequence[Problem]) -> str:

@@ -54,6 +54,65 @@ def test_each_ratio_moves_with_both_of_its_sides(name: str) -> None:
     assert rollout.summarise([a_round(**{under: 4.0})])[name] == 0.25
 
 
+def test_rounds_in_which_the_engine_had_half_a_core_do_not_count() -> None:
+    quiet = a_round(slow_tokens_per_s=1.6, lockstep_core_share=0.97)
+    loaded = a_round(slow_tokens_per_s=0.8, lockstep_core_share=0.5)
+    found = rollout.summarise([quiet, loaded, loaded])
+    assert (found["lockstep_ratio"], found["disturbed_rounds"]) == (1.6, 2)
+    assert found["ranges"]["lockstep_ratio"] == [1.6, 1.6]
+    assert found["ranges"]["efficiency"] == [1.0, 1.0]
+    # Where every round was disturbed the number is there all the same, and said to be so.
+    alone = rollout.summarise([loaded, loaded])
+    assert (alone["lockstep_ratio"], alone["disturbed_rounds"]) == (0.8, 2)
+
+
+class Sides(rollout.Bench):
+    """Notes in which order the lock-step's sides are played."""
+
+    def __init__(self) -> None:
+        self.options = rollout.options_of([])
+        self.problems, self.tokenizer, self.rounds, self.order = [], parts.tiny_tokenizer(), 0, ""
+
+    async def _collected_slowly(self, *arguments: Any) -> rollout.Round:
+        self.order += "c"
+        return {}
+
+    async def _in_lockstep(self, *arguments: Any) -> rollout.Round:
+        self.order += "l"
+        return {}
+
+
+def test_every_second_round_begins_with_the_other_side() -> None:
+    bench = Sides()
+    bench.options.parts = ("lockstep",)
+    for _ in range(3):
+        asyncio.run(rollout.one_round(bench))
+    assert bench.order == "lccllc"
+
+
+def test_on_a_cpu_nothing_is_said_of_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert rollout.asleep(None, []) == {}
+
+
+def test_sleep_is_measured_where_there_is_memory_to_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Sleeper:
+        def sleep(self) -> None:
+            calls.append("sleep")
+
+        def sync_weights(self, weights: object) -> None:
+            calls.append("sync")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: ((3 if calls else 1) * 2**30, 8 * 2**30))
+    found = rollout.asleep(Sleeper(), [])
+    assert calls == ["sleep", "sync"]
+    assert found["sleep_frees_gib"] == 2.0
+
+
 def test_every_tenth_program_is_a_loop(tokenizer: Any) -> None:
     chat = parts.ProgramChat(tokenizer, slow_every=10)
     programs = [extract_code(chat.decode((5, 6))) for _ in range(40)]

@@ -10,7 +10,14 @@ import torch
 
 from rlef_lightning.generation import VLLMEngine
 from rlef_lightning.models.weights import engine_weights
-from tests.integration.engine_checks import STOP, expected_logprobs, largest_difference, shaken, tiny_folder
+from tests.integration.engine_checks import (
+    STOP,
+    assert_copies,
+    expected_logprobs,
+    largest_difference,
+    shaken,
+    tiny_folder,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,7 +40,8 @@ def test_sleep_frees_the_share_and_waking_takes_new_weights(tmp_path: Path, leve
     )
     engine.start(str(folder), [STOP])
     try:
-        for version in (1, 2):
+        # The first sync is vLLM's reload; the others are copies into parameters that were asleep.
+        for version in (1, 2, 3):
             _, total = torch.cuda.mem_get_info()
             engine.sleep()
             asleep, _ = torch.cuda.mem_get_info()
@@ -45,5 +53,6 @@ def test_sleep_frees_the_share_and_waking_takes_new_weights(tmp_path: Path, leve
             found = engine.prompt_logprobs([PROBE])[0]
             assert largest_difference(found, expected_logprobs(model, PROBE)) <= 5e-3
             assert engine.policy_version == version
+        assert_copies(engine)
     finally:
         engine.close()

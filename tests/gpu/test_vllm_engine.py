@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rlef_lightning.generation import VLLMEngine
-from tests.integration.engine_checks import check_engine, tiny_folder
+from tests.integration.engine_checks import assert_copies, check_engine, tiny_folder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,14 +18,17 @@ pytestmark = [
 ]
 
 
-def test_engine_agrees_with_transformers(tmp_path: Path) -> None:
+# The GPU's float32 products may be rounded to TF32's 10 bits: 1e-3 of logits of size 1. bfloat16 has 8.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 5e-3), ("bfloat16", 1e-1)])
+@pytest.mark.parametrize("tied", [False, True])
+def test_engine_agrees_with_transformers(tmp_path: Path, dtype: Any, tolerance: float, tied: bool) -> None:
     engine = VLLMEngine(
-        dtype="float32",
+        dtype=dtype,
         max_context_tokens=128,
         max_sequences=32,
         gpu_memory_utilization=0.1,
         enforce_eager=True,
     )
-    # The GPU's float32 products may be rounded to TF32's 10 bits: 1e-3 of logits of size 1.
-    check_engine(engine, tiny_folder(tmp_path / "model", tied=False), tolerance=5e-3)
+    check_engine(engine, tiny_folder(tmp_path / "model", tied=tied), tolerance)
+    assert_copies(engine)
     engine.close()

@@ -94,6 +94,8 @@ def check(rank: int, folder: str) -> None:
             said = engine.lead(lambda seed=seed: asyncio.run(dialogues(engine, Random(seed))))  # type: ignore[misc]
             assert (said is None) == (rank == 1)
             _sampled_from(model, said or [], version)
+    assert engine._into is not None
+    assert not engine._into.reason  # the second sync was made of copies, of this rank's parts
     _a_failure_reaches_the_follower(rank, engine)
     ranks.gather("both are done")
     engine.close()

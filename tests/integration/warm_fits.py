@@ -2,9 +2,11 @@
 
     python -m tests.integration.warm_fits FOLDER SEED KILLS
 
-Runs once undisturbed in FOLDER/whole. In FOLDER/killed it starts a run, kills it by SIGKILL at a random time,
-and so on, KILLS times; the last run is left alone. Each run writes FOLDER/.../log_NUMBER.txt. Prints one JSON
-object: how the runs ended, how much was stored after each kill, how many processes were left behind.
+Runs once undisturbed in FOLDER/whole. In FOLDER/killed it starts a run, kills it by SIGKILL at a random
+time, and so on, KILLS times; the last run is left alone. The kills are spread over what an epoch does
+(PHASES), in a random order. Each run writes FOLDER/.../log_NUMBER.txt. Prints one JSON object: how the
+runs ended, in which phases they were killed, how much was stored after each kill, how many processes were
+left behind.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningCLI
 
 from rlef_lightning.datamodule import RolloutDataModule
@@ -55,7 +58,10 @@ OPTIONS = (
 )
 STEP = 6
 """A run is killed after at most so many further episodes, and a little later."""
-LATER_S = 0.2
+PHASES = ("collecting", "training", "scoring", "collecting", "checkpoint")
+"""Each further kill is in one of them, in turn."""
+LATER_S = {"collecting": 0.2, "scoring": 0.05, "training": 0.2, "checkpoint": 0.03}
+"""Seconds, at most, between the moment that is waited for and the kill: about as long as the phase takes."""
 GONE_S = 20.0
 """Seconds in which the processes of a killed run must be gone."""
 _built: dict[str, Any] = {}
@@ -67,9 +73,40 @@ class WarmEngine(VLLMEngine):
     def start(self, model_folder: str, stop_token_ids: Sequence[int]) -> None:
         self._stop_token_ids = list(stop_token_ids)
         self._llm = _built["llm"]
+        self._into = _built["into"]
 
     def close(self) -> None:
         self._llm = None
+
+
+class Phases(Callback):
+    """Appends the name of each phase to a file as the run enters it."""
+
+    FILE = "phases.txt"
+
+    def __init__(self, datamodule: RolloutDataModule) -> None:
+        self._last, tell = "", datamodule._tell
+        self.watched: Any = datamodule
+
+        def told(phase: Any, done: int, total: int) -> None:
+            self._enter(phase)
+            tell(phase, done, total)
+
+        self.watched._tell = told  # the listener is the progress line's
+
+    def _enter(self, phase: str) -> None:
+        if phase != self._last:
+            self._last = phase
+            with open(self.FILE, "a") as file:
+                file.write(f"{phase}\n")
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        """An optimizer step begins."""
+        self._enter("training")
+
+    def on_save_checkpoint(self, *arguments: Any) -> None:
+        """A checkpoint is about to be written."""
+        self._enter("checkpoint")
 
 
 def build() -> None:
@@ -80,7 +117,7 @@ def build() -> None:
     torch.set_num_threads(1)  # a fork keeps no threads
     engine = VLLMEngine(**yaml.safe_load(TINY.read_text())["data"]["engine"]["init_args"])
     engine.start(str(MODEL), [2])
-    _built["llm"] = engine._llm
+    _built["llm"], _built["into"] = engine._llm, engine._into
     # Nor those of vLLM's process group of one; it is not needed any more.
     torch.distributed.destroy_process_group()
     # The config names the engine's class by this module's name, and it is to find what was built.
@@ -100,10 +137,12 @@ def configured(folder: Path) -> LightningCLI:
     folder.mkdir()
     os.chdir(folder)
     given = [f"--config={TINY}", f"--model.model_folder={MODEL}", f"--data.model_folder={MODEL}", *OPTIONS]
-    return LightningCLI(
+    run = LightningCLI(
         RLEFModule, RolloutDataModule, args=given, run=False, save_config_callback=None,
         seed_everything_default=0, auto_configure_optimizers=False,
     )  # fmt: skip
+    run.trainer.callbacks.insert(0, Phases(run.datamodule))
+    return run
 
 
 def fork_fit(folder: Path, run: LightningCLI, number: int) -> int:
@@ -131,13 +170,38 @@ def stored(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in (folder / "runs/tiny/episodes").glob("*.jsonl"))
 
 
-def kill_at_random(folder: Path, run: LightningCLI, number: int, moment: Random) -> int:
-    """One run that is killed; returns what it ended with, -9 if it was by the kill."""
-    enough, later_s = stored(folder) + moment.randrange(1, STEP + 1), moment.uniform(0.0, LATER_S)
+def entered(folder: Path) -> list[str]:
+    """Phases that the runs in a folder have come to, in order."""
+    file = folder / Phases.FILE
+    return file.read_text().split() if file.exists() else []
+
+
+def schedule(kills: int, moment: Random) -> list[str]:
+    """The phases to kill in. The first is collecting: a part of a collection is there to be read back."""
+    rest = [PHASES[number % len(PHASES)] for number in range(1, kills)]
+    moment.shuffle(rest)
+    return ["collecting", *rest]
+
+
+def kill_at_random(folder: Path, run: LightningCLI, number: int, phase: str, moment: Random) -> int:
+    """One run that is killed; returns what it ended with, -9 if it was by the kill.
+
+    While it collects: after some further episodes, and a little later. Else: a little after the phase began.
+    """
+    enough = stored(folder) + moment.randrange(1, STEP + 1)
+    later_s = moment.uniform(0.0, LATER_S[phase])
+    before = len(entered(folder))
     pid = fork_fit(folder, run, number)
     handle = os.pidfd_open(pid)
-    while stored(folder) < enough and not os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        time.sleep(0.005)
+
+    def due() -> bool:
+        since = entered(folder)[before:]
+        # An epoch whose episodes are all there comes to its scoring without a new one.
+        collected = stored(folder) >= enough or "scoring" in since
+        return phase in since and (phase != "collecting" or collected)
+
+    while not due() and not os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.002)
     time.sleep(later_s)  # the moment itself, not a wait
     signal.pidfd_send_signal(handle, signal.SIGKILL)
     os.close(handle)
@@ -171,12 +235,13 @@ def main() -> None:
     whole, killed = folder / "whole", folder / "killed"
     ends = [ended(fork_fit(whole, configured(whole), 0))]
     moment, run = Random(seed), configured(killed)
-    progress = []
-    for number in range(kills):
-        ends.append(kill_at_random(killed, run, number, moment))
+    progress, phases = [], schedule(kills, moment)
+    for number, phase in enumerate(phases):
+        ends.append(kill_at_random(killed, run, number, phase, moment))
         progress.append(stored(killed))
     ends.append(ended(fork_fit(killed, run, kills)))
-    print(json.dumps({"ends": ends, "stored": progress, "left_behind": left_behind()}), flush=True)
+    found = {"ends": ends, "phases": phases, "stored": progress, "left_behind": left_behind()}
+    print(json.dumps(found), flush=True)
     os._exit(0)  # vLLM would take its process group down, which is gone
 
 

@@ -39,7 +39,7 @@ LAYERS: list[set[str]] = [
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
-    "vllm": {"generation/vllm.py", "generation/vllm_ranks.py", "generation/vllm_worker.py"},
+    "vllm": {f"generation/vllm{part}.py" for part in ("", "_ranks", "_weights", "_worker")},
     "lightning": {
         "module.py",
         "datamodule.py",
@@ -55,6 +55,7 @@ MAY_IMPORT = {
         "metrics",
         "generation/vllm.py",
         "generation/vllm_ranks.py",
+        "generation/vllm_weights.py",
         "generation/following.py",
         "ranks.py",
         "syncing.py",

@@ -24,6 +24,8 @@ class LockStep:
 
     tokens: int = 0
     generating_s: float = 0.0
+    generating_cpu_s: float = 0.0
+    """CPU time of this process meanwhile."""
     executing_s: float = 0.0
 
 
@@ -43,7 +45,9 @@ async def play_in_lockstep(
         began = time.perf_counter()
         lengths = [exact_length(sampling, derive_seed(problem.id, turn)) for problem, _ in live]
         prompts_now = [prompt for _, prompt in live]
+        cpu_began = time.process_time()
         completions = engine.plain(list(zip(prompts_now, lengths, strict=True)))
+        spent.generating_cpu_s += time.process_time() - cpu_began
         spent.tokens += sum(map(len, completions))
         codes = [extract_code(chat.decode(ids)) for ids in completions]
         between = time.perf_counter()

@@ -1,7 +1,11 @@
 """How fast episodes are played: python tools/bench/rollout.py --json.
 
-Prints one JSON object last. A ratio is the median of those of several rounds; each round measures both sides,
-one after the other, because the speed of a machine that does other things drifts.
+Prints one JSON object last. A ratio is the median of those of several rounds; each round measures both
+sides, one after the other and every second round the other way round, because the speed of a machine that
+does other things drifts. Where the engine has a core of its own, its CPU time over the clock's while it
+did nothing but generate says how much of that core it had: of `efficiency` and `lockstep_ratio` rounds
+with less than 0.9 are left out, if there are others, and `disturbed_rounds` counts them. `ranges` holds
+each ratio's least and largest.
 
     efficiency            tokens per second of multi-turn episodes with real execution, over those of one
                           call of `LLM.generate` with the same contexts and lengths (all turns' prompts at
@@ -14,7 +18,11 @@ one after the other, because the speed of a machine that does other things drift
     overhead_ms_per_turn  CPU time of the collector for one turn at 1,000 prompt tokens, over an engine and an
                           executor that cost nothing (collector_cost.py)
     growth_64_to_4096     the same cost with 4,096 episodes, 256 of them in flight at a time, over 64
-    sync_ratio            a weight sync, over a plain copy of the same tensors
+    sync_ratio            a weight sync, cached prefixes dropped, over a plain copy: `copy_` of the same
+                          tensors, one after the other, into others of the same shapes and format that are
+                          there. The first sync of an engine, which is slower, is not among those measured
+    sleep_ms, wake_ms     on a GPU: putting the engine to sleep, and waking it with new weights;
+                          `sleep_frees_gib` is what the trainer gets meanwhile
     prefix_hit_rate       share of the prompts' tokens that the engine had cached, with 8 episodes a problem
                           and 1,000 tokens a first prompt
 
@@ -78,6 +86,7 @@ class Bench:
         self.executor = parts.executor(options.workers)
         self.engine = parts.ExactEngine(**parts.engine_options(options.model, options.sequences))
         self.problems = list(MicroProblems(train=options.episodes).problems("train"))
+        self.rounds = 0
 
     async def start(self, folder: Path) -> None:
         """Executor and engine on their cores; the model's folder is made in `folder`."""
@@ -136,6 +145,7 @@ class Bench:
             "plain_tokens_per_s": tokens / plain_s,
             "tokens_per_cpu_s": played["tokens"] / played["cpu_s"],
             "plain_tokens_per_cpu_s": tokens / plain_cpu_s,
+            "plain_core_share": plain_cpu_s / plain_s,
             "efficiency_turns": played["turns"],
             "efficiency_programs": played["programs"],
         }
@@ -143,18 +153,27 @@ class Bench:
     async def lockstep(self) -> Round:
         """The collector and the lock-step, each with every tenth program slow."""
         problems = parts.with_limits(self.problems[: self.options.slow_episodes], LIMIT_S, public_tests=1)
-        most = self.options.slow_response_tokens
-        played = await self.collect(problems, parts.ProgramChat(self.tokenizer, SLOW_EVERY), most)
+        most, found = self.options.slow_response_tokens, Round()
+        sides = [self._collected_slowly, self._in_lockstep]
+        for side in sides if self.rounds % 2 else reversed(sides):
+            found |= await side(problems, parts.ProgramChat(self.tokenizer, SLOW_EVERY), most)
+        return found
+
+    async def _collected_slowly(self, problems: Sequence[Problem], chat: Any, most: int) -> Round:
+        played = await self.collect(problems, chat, most)
+        return {"slow_tokens_per_s": played["tokens"] / played["seconds"]}
+
+    async def _in_lockstep(self, problems: Sequence[Problem], chat: Any, most: int) -> Round:
         self.fresh()
-        chat, sampling = parts.ProgramChat(self.tokenizer, SLOW_EVERY), Sampling(max_response_tokens=most)
+        sampling = Sampling(max_response_tokens=most)
         stepped = await play_in_lockstep(
             self.engine, self.executor, chat, self.prompts, problems, sampling, turn_limit=3
         )
         both_s = stepped.generating_s + stepped.executing_s
         return {
-            "slow_tokens_per_s": played["tokens"] / played["seconds"],
             "lockstep_tokens_per_s": stepped.tokens / both_s,
             "lockstep_bound": both_s / max(stepped.generating_s, stepped.executing_s),
+            "lockstep_core_share": stepped.generating_cpu_s / stepped.generating_s,
         }
 
     async def prefixes(self) -> Round:
@@ -179,7 +198,8 @@ class Bench:
         return {"overhead_ms_per_turn": statistics.median(few), "overhead_ms_at_many": at_many}
 
     async def sync(self) -> Round:
-        """Syncs and plain copies in turn."""
+        """Syncs and plain copies in turn; then, where the engine sleeps, sleeping and waking."""
+        self.engine.sync_weights(self.weights)
         targets = [tensor.clone() for _, tensor in self.weights]
 
         def copy() -> None:
@@ -189,7 +209,8 @@ class Bench:
         pairs = [(timed(lambda: self.engine.sync_weights(self.weights)), timed(copy)) for _ in range(SYNCS)]
         sync_s, copy_s = (statistics.median(column) for column in zip(*pairs, strict=True))
         size = sum(tensor.numel() * tensor.element_size() for _, tensor in self.weights)
-        return {"sync_ms": 1000 * sync_s, "copy_ms": 1000 * copy_s, "sync_gb_per_s": size / sync_s / 1e9}
+        found = {"sync_ms": 1000 * sync_s, "copy_ms": 1000 * copy_s, "sync_gb_per_s": size / sync_s / 1e9}
+        return found | asleep(self.engine, self.weights)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -203,6 +224,19 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def asleep(engine: Any, weights: Sequence[tuple[str, Any]]) -> Round:
+    """What sleeping takes and brings; nothing on a CPU, where an engine cannot."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    free, _ = torch.cuda.mem_get_info()
+    sleep_s = timed(engine.sleep)
+    freed, _ = torch.cuda.mem_get_info()
+    wake_s = timed(lambda: engine.sync_weights(weights))
+    return {"sleep_ms": 1000 * sleep_s, "wake_ms": 1000 * wake_s, "sleep_frees_gib": (freed - free) / 2**30}
+
+
 RATIOS = {
     "efficiency_cpu": ("tokens_per_cpu_s", "plain_tokens_per_cpu_s"),
     "efficiency": ("tokens_per_s", "plain_tokens_per_s"),
@@ -212,15 +246,32 @@ RATIOS = {
 }
 
 
-def summarise(rounds: Sequence[Round]) -> dict[str, float]:
+CORE_SHARES = {"efficiency": "plain_core_share", "lockstep_ratio": "lockstep_core_share"}
+"""By what a round is seen to have been disturbed. CPU time is counted for all: one core is all there is."""
+UNDISTURBED = 0.9
+
+
+def undisturbed(rounds: Sequence[Round], ratio: str) -> list[Round]:
+    """Those in which the engine had its core for itself; all, if there is none."""
+    share = CORE_SHARES.get(ratio, "")
+    return [one for one in rounds if one.get(share, 1.0) >= UNDISTURBED] or list(rounds)
+
+
+def summarise(rounds: Sequence[Round]) -> dict[str, Any]:
     """Medians over the rounds, and medians of the ratios within each round."""
     names = dict.fromkeys(name for one in rounds for name in one)
     found = {name: statistics.median(one[name] for one in rounds if name in one) for name in names}
+    ranges: dict[str, list[float]] = {}
     for name, (over, under) in RATIOS.items():
-        ratios = [one[over] / one[under] for one in rounds if over in one]
+        ratios = [one[over] / one[under] for one in undisturbed(rounds, name) if over in one]
         if ratios:
             found[name] = statistics.median(ratios)
-    return {name: round(value, 4) for name, value in found.items()}
+            ranges[name] = [round(min(ratios), 4), round(max(ratios), 4)]
+    disturbed = sum(
+        any(one.get(share, 1.0) < UNDISTURBED for share in CORE_SHARES.values()) for one in rounds
+    )
+    rounded = {name: round(value, 4) for name, value in found.items()}
+    return {**rounded, "ranges": ranges, "disturbed_rounds": disturbed}
 
 
 async def one_round(bench: Bench) -> Round:
@@ -228,6 +279,7 @@ async def one_round(bench: Bench) -> Round:
     found: Round = {}
     for part in bench.options.parts:
         found |= await getattr(bench, part)()
+    bench.rounds += 1
     return found
 
 
@@ -241,7 +293,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         try:
             rounds = []
             for number in range(options.rounds):
-                rounds.append(await one_round(bench))
+                found = await one_round(bench)
+                if pinned[0] is None:  # without a core of its own the shares say nothing
+                    found = {name: value for name, value in found.items() if "core_share" not in name}
+                rounds.append(found)
                 if not options.json:
                     print(f"round {number}: {json.dumps(summarise(rounds[-1:]))}", flush=True)
         finally:

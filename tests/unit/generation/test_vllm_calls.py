@@ -12,6 +12,7 @@ import torch
 from rlef_lightning.errors import EngineError
 from rlef_lightning.generation import SharedEngine, SleepingEngine, VLLMEngine, vllm_ranks
 from rlef_lightning.generation.vllm_ranks import rank_arguments, rank_in_environment
+from rlef_lightning.generation.vllm_weights import WeightsInto
 
 
 class NotingLLM:
@@ -35,7 +36,7 @@ class NotingLLM:
 
 def engine_with(llm: NotingLLM, **options: Any) -> VLLMEngine:
     engine = VLLMEngine(**options)
-    engine._llm = llm
+    engine._llm, engine._into = llm, WeightsInto(llm, packed=True)
     return engine
 
 
