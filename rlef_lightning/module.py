@@ -20,13 +20,12 @@ from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
-from rlef_lightning.models.host_adamw import HostAdamW
 from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
 from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
 from rlef_lightning.types import Episode
-from rlef_lightning.updating import Trained, clip_gradients, parameter_groups
+from rlef_lightning.updating import Trained, adamw, clip_gradients, parameter_groups
 
 if TYPE_CHECKING:
     from rlef_lightning.models.assembly import Wanted
@@ -203,11 +202,8 @@ class RLEFModule(L.LightningModule):
             learning_rate=self.learning_rate,
             value_learning_rate=self.value_learning_rate,
         )
-        options: dict[str, Any] = {"betas": self.betas, "weight_decay": self.weight_decay}
-        if self.offload_optimizer:
-            optimizer: torch.optim.Optimizer = HostAdamW(groups, **options)
-        else:
-            optimizer = torch.optim.AdamW(groups, fused=True, **options)
+        options = {"betas": self.betas, "weight_decay": self.weight_decay}
+        optimizer = adamw(groups, offload=self.offload_optimizer, **options)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -1,7 +1,7 @@
-"""A pack, the networks that are trained -> losses for backward passes; their parameter groups and clipping.
+"""A pack, the networks that are trained -> losses for backward passes; their optimizer and clipping.
 
-Every loss is a pack's share of the mini-batch's: divided by counts over all packs and ranks. It makes no
-optimizer and takes no step.
+Every loss is a pack's share of the mini-batch's: divided by counts over all packs and ranks. It takes
+no step.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.learning.packing import PackedBatch
+from rlef_lightning.models.host_adamw import HostAdamW
 from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
 from rlef_lightning.scoring import logprobs_and_values, response_logprobs
 
@@ -96,6 +97,11 @@ def parameter_groups(
         {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate, "name": name}
         for name, module, rate in groups
     ]
+
+
+def adamw(groups: list[dict[str, Any]], *, offload: bool, **options: Any) -> torch.optim.Optimizer:
+    """AdamW over the groups; with `offload` its averages lie in the host's memory."""
+    return HostAdamW(groups, **options) if offload else torch.optim.AdamW(groups, fused=True, **options)
 
 
 def clip_gradients(networks: Mapping[str, nn.Module | None], limit: float | None) -> dict[str, float]:
