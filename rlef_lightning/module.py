@@ -111,9 +111,9 @@ class RLEFModule(L.LightningModule):
         self.recompute_activations, self.seed = recompute_activations, seed
         self.offload_reference, self.offload_optimizer = offload_reference, offload_optimizer
         self.policy: Any = None
+        self.value: Any = None
         # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
         self._frozen: tuple[Any, ...] = ()
-        self.value: Any = None
         # What was logged last. Lightning's callback_metrics also keep what only earlier epochs had.
         self.epoch_metrics: dict[str, float] = {}
         self.evaluation_metrics: dict[str, float] = {}
@@ -202,8 +202,7 @@ class RLEFModule(L.LightningModule):
             learning_rate=self.learning_rate,
             value_learning_rate=self.value_learning_rate,
         )
-        options = {"betas": self.betas, "weight_decay": self.weight_decay}
-        optimizer = adamw(groups, offload=self.offload_optimizer, **options)
+        optimizer = adamw(groups, self.betas, self.weight_decay, offload=self.offload_optimizer)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -99,8 +99,11 @@ def parameter_groups(
     ]
 
 
-def adamw(groups: list[dict[str, Any]], *, offload: bool, **options: Any) -> torch.optim.Optimizer:
+def adamw(
+    groups: list[dict[str, Any]], betas: tuple[float, float], weight_decay: float, *, offload: bool
+) -> torch.optim.Optimizer:
     """AdamW over the groups; with `offload` its averages lie in the host's memory."""
+    options: dict[str, Any] = {"betas": betas, "weight_decay": weight_decay}
     return HostAdamW(groups, **options) if offload else torch.optim.AdamW(groups, fused=True, **options)
 
 
