@@ -2,12 +2,12 @@
 
 Takes the place of Lightning's handlers: those exchange messages, and under SLURM write a checkpoint, within
 the handler itself, while other ranks stand at other places of the program. Here a handler only takes a note,
-and the ranks look at their notes together where all of them have arrived. Queues no job again: see
-tools/launch/.
+which all ranks see, and they end where all of them have arrived. Queues no job again: see tools/launch/.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from rlef_lightning.errors import RankError
 from rlef_lightning.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Stopping:
 
     def _note(self, number: int, frame: Any) -> None:
         self._signal = max(self._signal, number)
+        # Here: a rank that follows its engine's leader does not look itself. Rank 0 may be gone already.
+        with contextlib.suppress(RankError):
+            self._asked.add(1)
 
     def check(self) -> None:
         """Look whether to stop, at any time and without waiting for the others.
@@ -66,7 +70,7 @@ class Stopping:
         Raises:
             Stopped: some rank has been asked to end.
         """
-        if self._now and self._asked.add(1 if self._signal else 0):
+        if self._now and (self._signal or self._asked.add(0)):
             raise Stopped
 
     def end(self, trainer: L.Trainer) -> None:
