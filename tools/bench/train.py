@@ -13,8 +13,8 @@ one after the other, because the speed of a machine that does other things drift
     padded_ratio_micro   the same with lengths of dialogues on the micro problems, which are far more even
     padded_positions     positions of the padded batches, over their tokens
     padding_waste        of all positions that the networks compute, the share that are no token of a sample
-                         that counts; the worst of 1, 2 and 8 ranks. Packs have no padding: what there is comes
-                         from passes that keep step with other ranks
+                         that counts; the worst of 1, 2 and 8 ranks. Packs have no padding: what there is are
+                         passes that keep step with other ranks
     rank_imbalance       tokens of the fullest rank, over the mean, less 1; the worst step on 2 and 8 ranks
     unfilled             share of `--pack-tokens` that packs leave free on one rank; it is not computed
     two_rank_ratio       tokens per second of two ranks on a core each, over one rank on one core, both with
