@@ -30,4 +30,6 @@ def _start(rank: int, work: Callable[..., None], port: int, arguments: tuple[Any
     limit = timedelta(seconds=COLLECTIVE_S)
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=limit)
     work(rank, *arguments)
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # threads of torch's own at times abort a process that ends in the usual way

@@ -5,7 +5,8 @@ The process group is torch's own fake one of the run's size, so shard sizes are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -132,25 +133,61 @@ def _skeleton(kind: Any, folder: str, setting: str) -> PreTrainedModel:
 
 
 def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
-    """Shards the network and counts."""
+    """Shards the network and counts; of layers that are alike one is sharded, and counts as often."""
     layers = list(map(size_of, decoder_layers(model)))
     parts = sum(map(size_of, separate_parts(model)))
     total = size_of(network)
     adapters = sum(w.numel() for n, w in decoder_layers(model)[0].named_parameters() if is_adapter(n))
+    trained_weights = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    repeated = merge_layers(model)
     shard(network, model, mesh)
     if not isinstance(network, FSDPModule):
         raise ConfigError(f"{type(model).__name__} could not be sharded")
     return Network(
         weights=total,
-        shard=sum(local_part(weight)[0].numel() for weight in network.parameters()),
+        shard=held(network, repeated),
         layer=max(layers),
         embeddings=parts - sum(layers),
         root=total - parts,
-        trained=sum(local_part(w)[0].numel() for w in network.parameters() if w.requires_grad),
-        trained_weights=sum(w.numel() for w in network.parameters() if w.requires_grad),
+        trained=held(network, repeated, lambda weight: weight.requires_grad),
+        trained_weights=trained_weights,
         adapters=adapters,
         layers=len(layers),
     )
+
+
+def merge_layers(model: Any) -> list[tuple[nn.Module, int]]:
+    """Put the first of each kind of layer in the place of the others; which layers, how many others.
+
+    FSDP2 makes a tensor for each weight and rank, which for all layers and thousands of ranks takes minutes.
+    """
+    layers = decoder_layers(model)
+    first: dict[Any, nn.Module] = {}
+    for layer in layers:
+        first.setdefault(_kind(layer), layer)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if any(child is layer for layer in layers):
+                setattr(parent, name, first[_kind(child)])
+    counts = Counter(map(_kind, layers))
+    return [(layer, counts[kind] - 1) for kind, layer in first.items()]
+
+
+def _kind(layer: nn.Module) -> Any:
+    return type(layer), tuple((name, weight.shape) for name, weight in layer.named_parameters())
+
+
+def held(
+    network: nn.Module,
+    repeated: Sequence[tuple[nn.Module, int]] = (),
+    counts: Callable[[nn.Parameter], bool] = lambda weight: True,
+) -> int:
+    """Number of weights that count and of which this rank has the rows, in all layers."""
+
+    def own(module: nn.Module) -> int:
+        return sum(local_part(weight)[0].numel() for weight in module.parameters() if counts(weight))
+
+    return own(network) + sum(times * own(layer) for layer, times in repeated)
 
 
 def size_of(module: nn.Module) -> int:

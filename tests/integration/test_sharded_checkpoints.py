@@ -1,4 +1,4 @@
-"""A run on two ranks goes on from its folder of shards, on two ranks and on one, with the same weights."""
+"""Shards of a run on two ranks: two ranks and one go on from them, transformers and vLLM load their export."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from .commands import LAST, ROOT, SMALL, curve, rlef, succeed
+from rlef_lightning.generation import VLLMEngine
+from rlef_lightning.models.exporting import export
+from rlef_lightning.models.networks import load_policy
+from rlef_lightning.models.weights import engine_weights
+from rlef_lightning.types import Completion, Sampling
+
+from .commands import LAST, MODEL, ROOT, SMALL, curve, rlef, succeed
+from .engine_checks import sample
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +75,41 @@ def test_a_torn_folder_is_refused(two_ranks: Path, tmp_path: Path) -> None:
     done = rlef("fit", ONE, *OPTIONS, "--ckpt_path=last", "--trainer.max_epochs=2", cwd=tmp_path / "torn")
     assert done.returncode == 1, done.stderr[-2000:]
     assert "there is no whole checkpoint" in done.stderr
+
+
+def greedy(engine: VLLMEngine) -> list[Completion]:
+    """Likeliest tokens after a few prompts."""
+    cold = Sampling(temperature=0.0, max_response_tokens=24)
+    prompts = [[1, 3, 304, 267, 317, 4], [1, 3, *range(20, 60), 4], [1, 3, 5, 4]]
+    return sample(engine, [(prompt, cold, number) for number, prompt in enumerate(prompts)])
+
+
+def spoken(folder: Path, policy: PreTrainedModel | None = None) -> list[Completion]:
+    """By vLLM with the folder's weights, read by its own loader; or with a policy's, as synced in training."""
+    how = {} if policy is not None else {"load_format": "safetensors"}
+    engine = VLLMEngine(max_context_tokens=128, max_sequences=8, enforce_eager=True, extra=how)
+    engine.start(str(folder), [2])
+    try:
+        if policy is not None:
+            engine.sync_weights(engine_weights(policy))
+        return greedy(engine)
+    finally:
+        engine.close()
+
+
+def test_the_exported_policy_is_that_of_the_run(two_ranks: Path, tmp_path: Path) -> None:
+    folder = export(two_ranks / LAST, str(MODEL), tmp_path / "exported", torch.float32)
+    prefix = "policy.model."
+    trained = {n.removeprefix(prefix): w for n, w in weights(two_ranks).items() if n.startswith(prefix)}
+    found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+    assert found.keys() == trained.keys()
+    assert all(torch.equal(found[name], trained[name]) for name in trained)
+
+    policy = load_policy(str(MODEL))
+    untrained = policy.state_dict()
+    assert any(not torch.equal(untrained[name], trained[name]) for name in trained)
+    policy.load_state_dict(trained)
+    synced, exported = spoken(MODEL, policy), spoken(folder)
+    assert [one.token_ids for one in exported] == [one.token_ids for one in synced]
+    for ours, theirs in zip(exported, synced, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-6)

@@ -1,9 +1,9 @@
 """Sharded bfloat16 updates of a Llama with random weights: operations per second, and memory.
 
 Floating-point operations that are counted, for policy and value network: 6 for each weight of the layers and
-each token; 6 for each weight of the output layer and each response token, the only places where it is used; and
-of causal attention 6 x length^2 x heads x head size for each layer and sequence. Logits computed once more,
-norms, activations and the optimizer are not counted, but their time is.
+each token; 6 for each weight of the output layer and each response token, the only places where it is used;
+and of causal attention 6 x length^2 x heads x head size for each layer and sequence. Logits computed once
+more, norms, activations and the optimizer are not counted, but their time is.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ WAIT_S = 600.0
 def tokens_per_s(
     folder: str, samples: Sequence[TrainingSample], minibatches: int, pack_tokens: int, rounds: int, to: Path
 ) -> list[dict[str, float]]:
-    """Of each round: `one_rank` and `two_ranks`, tokens of all mini-batches over seconds.
+    """Of each round: `one_rank` and `two_ranks`, tokens over seconds; `..._cpu` by CPU time.
 
     Args:
         folder: Of the model.
@@ -43,7 +43,11 @@ def tokens_per_s(
     tokens = sum(len(sample.token_ids) for sample in samples)
     one, first, second = (json.loads((to / f"{index}.json").read_text()) for index in range(3))
     return [
-        {"one_rank": tokens / alone, "two_ranks": tokens / max(pair)}
+        {
+            f"{name}{suffix}": tokens / max(one[place] for one in ranks)
+            for name, ranks in (("one_rank", [alone]), ("two_ranks", pair))
+            for place, suffix in enumerate(("", "_cpu"))
+        }
         for alone, *pair in zip(one, first, second, strict=True)
     ]
 
@@ -81,11 +85,12 @@ def _started(rank: int, world: int, port: int, work: Any) -> tuple[Any, Any, int
     return module, steps, rounds
 
 
-def _seconds(module: Any, steps: Sequence[Any]) -> float:
-    began = time.perf_counter()
+def _seconds(module: Any, steps: Sequence[Any]) -> tuple[float, float]:
+    """On the wall, and of this process's CPU time."""
+    began, cpu_began = time.perf_counter(), time.process_time()
     for step in steps:
         module.training_step(step, 0)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu_began
 
 
 def _free_port() -> int:

@@ -13,12 +13,13 @@ one after the other, because the speed of a machine that does other things drift
     padded_ratio_micro   the same with lengths of dialogues on the micro problems, which are far more even
     padded_positions     positions of the padded batches, over their tokens
     padding_waste        of all positions that the networks compute, the share that are no token of a sample
-                         that counts; the worst of 1, 2 and 8 ranks. Packs have no padding: what there is comes
-                         from passes that keep step with other ranks
+                         that counts; the worst of 1, 2 and 8 ranks. Packs have no padding: what there is are
+                         passes that keep step with other ranks
     rank_imbalance       tokens of the fullest rank, over the mean, less 1; the worst step on 2 and 8 ranks
     unfilled             share of `--pack-tokens` that packs leave free on one rank; it is not computed
     two_rank_ratio       tokens per second of two ranks on a core each, over one rank on one core, both with
                          FSDP2, the same mini-batches, one thread a rank; null with less than two cores
+    two_rank_ratio_cpu   the same by the CPU time of the slower rank: it does not see waits
     chunked_memory_ratio most memory of log-probabilities and entropy in chunks, forwards and backwards, over
                          that with full logits: resident memory beyond the inputs, each in a fresh process
     chunked_time_ratio   their time, likewise. The output layer is `--chunk-vocabulary` x `--chunk-hidden`;
@@ -204,6 +205,8 @@ def ranks(options: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "two_rank_ratio": statistics.median(one["two_ranks"] / one["one_rank"] for one in found),
+        # Blind to waits for the other rank, and steadier where the machine does other things.
+        "two_rank_ratio_cpu": statistics.median(one["two_ranks_cpu"] / one["one_rank_cpu"] for one in found),
         "one_rank_tokens_per_s": statistics.median(one["one_rank"] for one in found),
         "two_rank_tokens_per_s": statistics.median(one["two_ranks"] for one in found),
     }

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.errors import ConfigError
-from rlef_lightning.models.building import Place, build_policy
-from rlef_lightning.models.lora import Lora
+from rlef_lightning.models.building import Place, build_policy, build_value
+from rlef_lightning.models.lora import Lora, add_adapters
+from rlef_lightning.models.networks import PolicyNetwork
+from rlef_lightning.models.sharding import decoder_layers, shard
+from rlef_lightning.models.skeleton import skeleton
 from rlef_lightning.plan.advice import findings
 from rlef_lightning.plan.asked import Asked, _devices
 from rlef_lightning.plan.batches import Lengths, batches
@@ -23,7 +27,7 @@ from rlef_lightning.plan.command import make_plan
 from rlef_lightning.plan.hardware import HARDWARE, RESERVED_BYTES
 from rlef_lightning.plan.memory import cache_bytes_per_token, engine_weight_bytes, memory
 from rlef_lightning.plan.page import in_bytes, show
-from rlef_lightning.plan.shapes import Shapes, shapes
+from rlef_lightning.plan.shapes import Shapes, fake_ranks, held, shapes
 from rlef_lightning.plan.traffic import traffic
 from tests.two_ranks import on_two_ranks
 
@@ -83,27 +87,63 @@ def test_sizes_of_known_models(eight: Shapes) -> None:
     assert eight.value.shard == (32 * layer + table + 4096) // 8 + 4096 + 1
 
 
-@pytest.mark.slow
-def test_seventy_billion_over_64_ranks() -> None:
-    found = shapes(str(ARCHITECTURES / "llama-3.1-70b"), 64)
+@pytest.mark.parametrize("ranks", [64, 2304])
+def test_seventy_billion_weights(ranks: int) -> None:
+    found = shapes(str(ARCHITECTURES / "llama-3.1-70b"), ranks)
     assert found.policy.weights == 70_553_706_496
-    assert found.policy.shard == 70_553_706_496 // 64
+    if ranks == 64:  # it divides all numbers of rows
+        assert found.policy.shard == 70_553_706_496 // 64
+    else:  # rank 0 has the rounded up rows: 8192 / 2304 -> 4, 1024 -> 1, 28672 -> 13, 128256 -> 56
+        layer = 8192 * (4 + 1 + 1 + 4 + 13 + 13) + 4 * 28672 + 2 * 4
+        assert found.policy.shard == 80 * layer + 2 * 56 * 8192 + 4
 
 
-def held_by_a_rank(rank: int, folder: str, planned: int) -> None:
-    policy = build_policy(folder, Place(mesh=init_device_mesh("cpu", (2,))))
-    if rank == 0:
-        assert sum(weight.to_local().numel() for weight in policy.parameters()) == planned
+@pytest.mark.parametrize("ranks", [2, 5])
+def test_layers_that_are_alike_count_as_if_each_were_sharded(tmp_path: Path, ranks: int) -> None:
+    folder = small_folder(tmp_path, layers=3)
+    adapters = Lora(rank=3)
+    found = shapes(folder, ranks, lora=adapters)
+    model = skeleton(AutoModelForCausalLM, folder, torch.float32, "model.model_folder")
+    add_adapters(model, decoder_layers(model), adapters)
+    network = PolicyNetwork(model)
+    assert len(decoder_layers(model)) == 3
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    assert found.policy.trained_weights == sum(weight.numel() for weight in trained)
+    with fake_ranks(ranks) as mesh:
+        shard(network, model, mesh)
+        assert found.policy.shard == held(network) < found.policy.weights
+        assert found.policy.trained == held(network, counts=lambda weight: weight.requires_grad)
+        assert 0 < found.policy.trained < found.policy.trained_weights
+
+
+def small_folder(path: Path, layers: int) -> str:
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=24, intermediate_size=37, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    return str(path)
+
+
+def held_by_a_rank(rank: int, folder: str, planned: dict[str, int], weights: dict[str, int]) -> None:
+    place = Place(mesh=init_device_mesh("cpu", (2,)))
+    networks = {"policy": build_policy(folder, place), "value": build_value(folder, place)}
+    for name, network in networks.items():
+        local = [weight.to_local() for weight in network.parameters()]
+        own = torch.tensor([sum(part.nbytes for part in local)])
+        if rank == 0:  # it has the larger parts where rows are odd
+            assert own.item() == 4 * planned[name]
+        torch.distributed.all_reduce(own)
+        assert own.item() == 4 * weights[name]
 
 
 @pytest.mark.slow
 def test_planned_shards_are_those_of_real_ranks(tmp_path: Path) -> None:
-    config = LlamaConfig(
-        vocab_size=61, hidden_size=24, intermediate_size=37, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    on_two_ranks(held_by_a_rank, str(tmp_path), shapes(str(tmp_path), 2).policy.shard)
+    folder = small_folder(tmp_path, layers=3)
+    found = shapes(folder, 2)
+    planned = {"policy": found.policy.shard, "value": found.value.shard}
+    weights = {"policy": found.policy.weights, "value": found.value.weights}
+    on_two_ranks(held_by_a_rank, folder, planned, weights)
 
 
 def test_from_problems_to_steps() -> None:
@@ -126,6 +166,10 @@ def test_memory_item_by_item(eight: Shapes) -> None:
     # bfloat16: the root (output layer, norm), a layer, and the embeddings, which are larger than a layer
     table, layer = 128256 * 4096, 218_112_000
     assert held.updating["gathered weights"] == 2 * (table + 4096 + layer + table)
+    # 2^27 logits at a time are 1046 rows; in float32 and bfloat16, so is the output layer's gradient
+    assert held.updating["logits of a chunk"] == (4 + 2) * 1046 * 128256
+    assert held.updating["gradient of the output layer"] == (4 + 2) * table
+    assert held.scoring["logits of a chunk"] == (4 + 4 + 2) * 1046 * 128256
     # 32 layers' inputs of 4096, and one layer: 4 x 4096 + (64 + 16) x 128 + 4 x 14336 numbers a token
     assert held.updating["activations"] == 2 * 8192 * (32 * 4096 + 4 * 4096 + 80 * 128 + 4 * 14336)
     # an engine for each rank: all weights in bfloat16, together with its cache half of 80 GB
