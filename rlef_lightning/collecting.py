@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from rlef_lightning.errors import ExecutorError
 from rlef_lightning.generation import Engine, SharedEngine, SleepingEngine
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.rollout import Collection, EpisodeLog, Pace, PlaySettings, Share, merge
-from rlef_lightning.rollout.collector import response_tokens
+from rlef_lightning.rollout.collector import boundary_of, response_tokens
 from rlef_lightning.rollout.episode_log import Key
 from rlef_lightning.types import Problem
 
@@ -37,7 +36,8 @@ def collect(
 
     Raises:
         RankError: another rank failed, ended, or did not come in time.
-        ExecutorError: too many episodes were dropped, over all ranks.
+        ExecutorError, EngineError, RolloutError: too many episodes were dropped, over all ranks; the most
+            frequent reason decides which.
     """
     shared = engine if isinstance(engine, SharedEngine) else None
     counter = ranks.counter()
@@ -91,7 +91,7 @@ def _check_dropped(whole: Collection, total: int, pace: Pace) -> None:
     """Each rank holds its own drops against the limit; together they may still be too many."""
     count = whole.dropped.total()
     if count > pace.max_dropped_share * total:
-        raise ExecutorError(
+        raise boundary_of(whole.dropped)(
             f"{count} of {total} episodes were dropped {dict(whole.dropped)}, more than "
             f"data.pace.max_dropped_share={pace.max_dropped_share:g} allows"
         )

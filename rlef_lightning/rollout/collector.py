@@ -215,6 +215,11 @@ _BOUNDARIES: dict[str, type[RLEFError]] = {
 """Which error too many drops for a reason are."""
 
 
+def boundary_of(dropped: Counter[str]) -> type[RLEFError]:
+    """The error that too many drops are: that of the most frequent reason."""
+    return _BOUNDARIES[dropped.most_common(1)[0][0]]
+
+
 class _Ledger:
     """Which episodes ended how."""
 
@@ -256,7 +261,7 @@ class _Ledger:
         self._reasons[place] = reason
         dropped, total = self.dropped, len(self._seats)
         if dropped.total() > self._limit * total:
-            raise _BOUNDARIES[dropped.most_common(1)[0][0]](
+            raise boundary_of(dropped)(
                 f"{dropped.total()} of {total} episodes were dropped {dict(dropped)}, more than "
                 f"data.pace.max_dropped_share={self._limit:g} allows; the last reason: {error}"
             ) from error

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from rlef_lightning.collecting import collect, let_sleep
-from rlef_lightning.errors import EngineError, ExecutorError
+from rlef_lightning.errors import EngineError, ExecutorError, RolloutError
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.rollout import Pace, PlaySettings, Share
+from rlef_lightning.rollout import Collection, Pace, PlaySettings, Share
 from rlef_lightning.rollout.episode_log import Key
 
 from .doubles import ScriptedEngine, ScriptedExecutor, always, dialogues, problem, program
@@ -68,3 +69,21 @@ def test_failures_stay_what_they_are() -> None:
         collected(engine)
     with pytest.raises(ExecutorError, match="more than"):
         collected(ScriptedEngine(dialogues(always(NAMES, program("break")))), Pace(max_dropped_share=0.5))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "error"),
+    [
+        ({"executor": 2, "not_finite": 1}, ExecutorError),
+        ({"not_finite": 3}, EngineError),
+        ({"time_limit": 3}, RolloutError),
+    ],
+)
+def test_drops_that_are_too_many_together_are_the_error_of_the_most_frequent_reason(
+    dropped: dict[str, int], error: type[Exception]
+) -> None:
+    def play(share: Share | None, elsewhere: frozenset[Key]) -> Collection:
+        return Collection(episodes=(), problems=6, dropped=Counter(dropped), seconds=0.0)
+
+    with pytest.raises(error, match=r"^3 of 6 episodes were dropped"):
+        collect(play, Ranks(), ScriptedEngine(RIGHT), PROBLEMS, PlaySettings(), Pace(max_dropped_share=0.1))
