@@ -1,4 +1,4 @@
-"""Shards of a run on two ranks: two ranks and one go on from them, transformers and vLLM load their export."""
+"""Shards of a run on two ranks: two ranks and one go on from them, transformers and vLLM load the export."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def greedy(engine: VLLMEngine) -> list[Completion]:
 
 
 def spoken(folder: Path, policy: PreTrainedModel | None = None) -> list[Completion]:
-    """By vLLM with the folder's weights, read by its own loader; or with a policy's, as synced in training."""
+    """By vLLM with the folder's weights, by its own loader; or with a policy's, as synced in training."""
     how = {} if policy is not None else {"load_format": "safetensors"}
     engine = VLLMEngine(max_context_tokens=128, max_sequences=8, enforce_eager=True, extra=how)
     engine.start(str(folder), [2])

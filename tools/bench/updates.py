@@ -102,7 +102,7 @@ def loose_module(folder: str, *, mesh: Any = None, **options: Any) -> RLEFModule
     module.optimizers = lambda: made["optimizer"]
     module.lr_schedulers = lambda: made["lr_scheduler"]
     module.manual_backward = lambda loss: loss.backward()
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a rank takes of its host's memory while it builds a network: its shards, and the rows of one tensor."""
+"""What a rank takes of its host's memory while it builds a network: its shards, and one tensor's rows."""
 
 from __future__ import annotations
 
