@@ -79,8 +79,8 @@ def test_operations_by_hand() -> None:
     size = {"weights": 100, "shard": 100, "trained": 100, "trained_weights": 100}
     network = Network(**size, layer=10, embeddings=28, root=28)
     sizes = Shapes(
-        policy=network, reference=network, value=NOTHING, layers=2, hidden=4, intermediate=8, heads=1, key_value_heads=1,
-        head_size=5, vocabulary=7, context=9,
+        policy=network, reference=network, value=NOTHING, layers=2, hidden=4, intermediate=8, heads=1,
+        key_value_heads=1, head_size=5, vocabulary=7, context=9,
     )  # fmt: skip
     one = sample(Turns(prompt=4, responses=(2,), feedback=0), 7, Random(0))
     layers, head, attention = 2 * 2 * 10 * 6, 7 * 4 * 2, 2 * 2 * 36 * 5
