@@ -13,8 +13,10 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+from rlef_lightning.errors import CheckpointError
 from rlef_lightning.plan.advice import findings
 from rlef_lightning.plan.asked import Asked, asked_of
 from rlef_lightning.plan.batches import Lengths, batches, longest
@@ -104,9 +106,20 @@ def lengths_of(options: argparse.Namespace, asked: Asked) -> Lengths:
     return replace(longest(asked), **{name: value for name, value in given.items() if value is not None})
 
 
+def check_folder(path: str) -> None:
+    """Raises CheckpointError where there is nothing to plan from, and says how little would do."""
+    if not Path(path, "config.json").is_file():
+        raise CheckpointError(
+            f"{path} (setting `model.model_folder`) has no config.json. A plan needs nothing else of it: "
+            "for Llama 3.1 8B and 70B the project has one, as in "
+            "--model.model_folder configs/architectures/llama-3.1-70b"
+        )
+
+
 def main(options: argparse.Namespace, config: Any) -> int:
     """Plan a parsed config; the exit code."""
     asked = asked_of(config)
+    check_folder(asked.model_folder)
     plan = make_plan(asked, HARDWARE[options.hardware], lengths_of(options, asked))
     if options.json:
         print(json.dumps(plan))

@@ -65,4 +65,6 @@ def test_a_folder_that_is_not_there(
     with pytest.raises(SystemExit) as end:
         main(["plan", "--config", str(CONFIGS / "8b.yaml")])
     assert end.value.code == 1
-    assert "models/Llama-3.1-8B-Instruct is not a model folder" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "models/Llama-3.1-8B-Instruct (setting `model.model_folder`) has no config.json" in said
+    assert "--model.model_folder configs/architectures/llama-3.1-70b" in said
