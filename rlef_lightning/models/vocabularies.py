@@ -64,7 +64,9 @@ def _read(folder: str, setting: str) -> Vocabulary:
 def _check_tokens(other: Vocabulary, own: Vocabulary) -> None:
     if other.ids == own.ids:
         return
-    token = next(token for token in {**own.ids, **other.ids} if other.ids.get(token) != own.ids.get(token))
+    differing = {token: number for token, number in (other.ids | own.ids).items()
+                 if other.ids.get(token) != own.ids.get(token)}  # fmt: skip
+    token = min(differing, key=lambda one: (differing[one], one))  # tokenizers list theirs in any order
     raise CheckpointError(
         f"the tokenizers differ: {other.named} has {len(other.ids)} tokens, {own.named} has {len(own.ids)}; "
         f"{token!r} is {other.ids.get(token, 'missing')} there and {own.ids.get(token, 'missing')} here. "

@@ -75,7 +75,7 @@ def test_help_says_something_of_every_option(command: str) -> None:
     assert {"trainer.max_epochs", "model.model_folder", "data.play.turn_limit", "data.engine"} <= options
     assert options - said.keys() <= {"config"}  # listed under its short name
     assert unexplained(said) == []
-    assert said["model.seed"] == "Of the value network's random output layer."
+    assert said["model.seed"] == "Of the value network's random output layer, and of adapters."
 
 
 @pytest.mark.parametrize("option", SHIPPED)

@@ -89,6 +89,8 @@ class Node:
         own = {
             "RLEF_NODES": "2", "RLEF_RANKS_PER_NODE": "1", "RLEF_HEAD": "node-0", "RLEF_PLAN": "0",
             "RLEF_RESTARTS": "0",
+            # As in an environment that is activated: torchrun lies beside the interpreter.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }  # fmt: skip
         script = ["env", "-C", str(folder), str(ROOT / "tools/launch/torchrun.sh"), *options]
         return subprocess.Popen(

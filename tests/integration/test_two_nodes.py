@@ -103,7 +103,8 @@ def test_two_nodes_train_like_one_process(tmp_path: Path) -> None:
         assert not (two / LAST).exists()
         tell_a_rank(nodes[1])
         assert told.ends() == [1, 1]  # torchrun's own code; it names that of the ranks
-        assert told.said().count("exitcode  : 138") == 2, told.said()[-4000:]
+        # Once at least: where the nodes meet may end first, and then the other launcher says only that.
+        assert "exitcode  : 138" in told.said(), told.said()[-4000:]
         assert (two / LAST).is_dir()
 
         killed = Run(nodes, two, "killed")
