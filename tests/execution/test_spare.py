@@ -115,7 +115,7 @@ print(sys.modules["__main__"].__dict__ is vars(), sys.stdin.tell(), sys.stdout.l
 
 
 def test_what_it_rehearses_leaves_no_trace(fresh: Sandbox) -> None:
-    """With time it rehearses more than in a full queue: the program finds the same in both."""
+    """Neither of its rehearsal nor of its waiting: in a full queue there is no time for that."""
     spare(fresh)
     time.sleep(0.2)  # ample
     seen = [fresh.run(LOOK_AROUND).stdout]

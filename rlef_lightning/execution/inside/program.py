@@ -10,11 +10,10 @@ import builtins
 import contextlib
 import fcntl
 import gc
+import io
 import linecache
 import marshal
 import os
-import resource
-import select
 import signal
 import sys
 import threading
@@ -23,8 +22,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from .kernel import OPEN_FILES, lower
-from .streams import flush
+from .kernel import OPEN_FILES
 from .values import decode, encode
 from .walls import Walls
 
@@ -126,58 +124,15 @@ def fresh_interpreter(folder: str) -> None:
     sys.path.insert(0, folder)
 
 
-REHEARSALS = (
-    "a, b = map(int, '3 4'.split())\nfor i in range(a):\n    f'{a + b}'\n",
-    """import sys
-from collections import defaultdict
-def solve(lines, *, base=10):
-    counts = defaultdict(int)
-    for line in lines:
-        for word in line.split():
-            counts[int(word, base)] += 1
-    return sorted((number, count) for number, count in counts.items() if count > 0)
-try:
-    found = solve(["3 4", "5"])
-    best = max(found, key=lambda pair: pair[1] * 2 - pair[0] % 7)
-except (ValueError, IndexError) as error:
-    print(error)
-i, total = 0, 0.5
-while i < 3 and not total > 1e9:
-    total, i = total / 2 + i ** 2, i + 1
-print(f"{total:.3f}"[:0], end="")
-sys.stdout.flush()
-""",
-)
-"""Programs that print nothing: the first for every process, the others while there is no job."""
-_LETTERS = [marshal.dumps(({"cpu_s": 1.0}, code, b"", [], "")) for code in REHEARSALS]
+REHEARSAL = "a, b = map(int, '3 4'.split())\nfor i in range(a):\n    f'{a + b}'\n"
 
 
 def rehearse() -> None:
-    """Compiles and runs a little something until the job comes.
+    """Compiles and runs a little something while there is time.
 
     Whatever a program does first is slow, as each page that it touches must be copied from the template.
     """
-    for number, letter in enumerate(_LETTERS):
-        if number and select.select([JOB], [], [], 0)[0]:
-            return
-        rehearse_one(Letter(*marshal.loads(letter)))
-
-
-def rehearse_one(job: Letter) -> None:
-    """All of a program's life that leaves no trace in this process."""
-    lower(resource.RLIMIT_CORE, 0)
-    exec(compile(job.code, FILE_NAME, "exec", dont_inherit=True), fresh_namespace(job))
-    flush()
-    gc.disable()
-    linecache.cache.clear()
-
-
-def practise(times: int) -> None:
-    """In the runner: rehearsals make its code faster, and find room in memory that copies need not make."""
-    main, arguments, original = sys.modules["__main__"], sys.argv[:], sys.orig_argv[:]
-    for letter in _LETTERS * times:
-        rehearse_one(Letter(*marshal.loads(letter)))
-    sys.modules["__main__"], sys.argv[:], sys.orig_argv[:] = main, arguments, original
+    exec(compile(REHEARSAL, FILE_NAME, "exec", dont_inherit=True), {})
 
 
 def fresh_namespace(job: Letter) -> dict[str, Any]:
@@ -193,6 +148,30 @@ def fresh_namespace(job: Letter) -> dict[str, Any]:
     sys.modules[main.__name__] = sys.modules["__main__"] = main
     gc.enable()
     return main.__dict__
+
+
+def replace_streams() -> None:
+    """Opens the three streams as Python does at its start for a file and two pipes.
+
+    Done once, in the runner: making them in each fork would touch, and so copy, many pages (0.2 ms).
+    The streams ask what they stand on when they are made, so 0 to 2 are of the right kind meanwhile.
+    """
+    streams = {
+        "stdin": io.TextIOWrapper(io.BufferedReader(raw(0, "r")), "utf-8", "surrogateescape"),
+        "stdout": io.TextIOWrapper(io.BufferedWriter(raw(1, "w")), "utf-8", "surrogateescape", "\n"),
+        "stderr": io.TextIOWrapper(io.BufferedWriter(raw(2, "w")), "utf-8", "backslashreplace", "\n", True),
+    }
+    for name, stream in streams.items():
+        stream.mode = stream.buffer.raw.mode[0]  # type: ignore[attr-defined]
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def raw(fd: int, mode: str) -> io.FileIO:
+    """The unbuffered file of a standard stream, with the name that Python gives it."""
+    file = io.FileIO(fd, mode, closefd=False)
+    file.name = ("<stdin>", "<stdout>", "<stderr>")[fd]
+    return file
 
 
 def execute(job: Letter) -> int:
@@ -281,3 +260,10 @@ def own_traceback(error: BaseException) -> str:
             one.stack = traceback.StackSummary.from_list(own)
             pending += [one.__cause__, one.__context__]
     return "".join(rendered.format())
+
+
+def flush() -> None:
+    """Empties the buffers of the standard streams, whatever the program has made of them."""
+    for name in ("stdout", "stderr"):
+        with contextlib.suppress(BaseException):
+            getattr(sys, name).flush()

@@ -37,9 +37,8 @@ from .kernel import (
     lower,
     prctl,
 )
-from .program import Job, practise
+from .program import Job, replace_streams
 from .spare import Spare
-from .streams import replace_streams
 from .template import Template
 from .tree import kill_and_reap
 from .walls import Walls
@@ -56,8 +55,6 @@ PROGRAM_ENVIRONMENT = {
     "PATH", "LANG", "HOME", "TMPDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
 }  # fmt: skip
 THREAD_STACK_BYTES = 8 << 20
-REHEARSALS = 12
-"""The interpreter fits a function's code to its types within eight calls."""
 
 
 def main() -> None:
@@ -147,7 +144,6 @@ def warm_up(options: dict[str, Any]) -> None:
     if options["packages"]:
         sys.path += options["packages"]
         importlib.import_module("numpy")
-    practise(REHEARSALS)
     threading.stack_size(THREAD_STACK_BYTES)  # the default would follow the main thread's big stack
     gc.collect()
     gc.disable()
