@@ -9,6 +9,7 @@ and does not know the context limit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rlef_lightning.dialogue.template import TemplateRenderer
@@ -43,7 +44,7 @@ class ChatFormat:
         self._inert = InertTokenizer(tokenizer, str(tokenizer.chat_template))
         self._end_id = self._find_end(renderer.closing_text())
 
-    @property
+    @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:
         """The ids that end a response: the template's end of turn, then the end of sequence."""
         ids = (self._end_id, self._tokenizer.eos_token_id)

@@ -193,6 +193,7 @@ class VLLMEngine:
             max_tokens=min(sampling.max_response_tokens, self._max_context_tokens - len(prompt_token_ids)),
             seed=seed,
             logprobs=0,
+            flat_logprobs=True,  # lists of numbers instead of a dictionary and an object for each token
             stop_token_ids=self._stop_token_ids,
             detokenize=False,
             # Otherwise each step would hand out a copy of all that each request has sampled so far.
@@ -264,11 +265,12 @@ class VLLMEngine:
             return
         result = output.outputs[0]
         ids = tuple(result.token_ids)
-        logprobs = tuple(entry[token].logprob for token, entry in zip(ids, result.logprobs, strict=True))
+        if tuple(result.logprobs.token_ids) != ids:
+            raise EngineError("vLLM gave log-probabilities of other tokens than those that it sampled")
         future.set_result(
             Completion(
                 token_ids=ids,
-                logprobs=logprobs,
+                logprobs=tuple(result.logprobs.logprobs),
                 finish_reason=str(result.finish_reason),
                 policy_version=self._policy_version,
             )

@@ -43,7 +43,8 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
     """Arguments of `vllm.LLM` by which it finds its place among the ranks; none in a process alone.
 
     Raises:
-        EngineError: the ranks cannot be divided into engines of this size.
+        EngineError: the ranks cannot be divided into engines of this size, or a process alone computes on
+            another GPU than the first.
     """
     size = world_size()
     if size % ranks_per_engine:
@@ -52,6 +53,7 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
             "(data.engine.init_args.ranks_per_engine): set it to a divisor, or change trainer.devices"
         )
     if size == 1:
+        _check_first_gpu()
         return {}
     arguments: dict[str, Any] = {
         "distributed_executor_backend": "external_launcher",
@@ -63,6 +65,18 @@ def rank_arguments(ranks_per_engine: int) -> dict[str, Any]:
         if not _on_gpu():
             arguments["worker_cls"] = "rlef_lightning.generation.vllm_worker.NamedCPUWorker"
     return arguments
+
+
+def _check_first_gpu() -> None:
+    """Without a launcher vLLM takes the first GPU that it sees, and makes it this process's."""
+    import torch
+
+    device = torch.cuda.current_device() if _on_gpu() else 0
+    if device != 0:
+        raise EngineError(
+            f"the trainer is on cuda:{device}, and the engine of a process alone would be on cuda:0: "
+            f"set CUDA_VISIBLE_DEVICES={device} and trainer.devices=1"
+        )
 
 
 def device_arguments(max_context_tokens: int) -> dict[str, Any]:
@@ -101,8 +115,10 @@ def _on_gpu() -> bool:
 def rank_in_environment() -> Iterator[None]:
     """What vLLM reads of a launcher, for the time of its start; then the variables are as they were.
 
-    It reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process. On a CPU it
-    sets LOCAL_WORLD_SIZE to the ranks of one engine, and the executor would take a rank for a process alone.
+    It reads RANK and LOCAL_RANK, which Lightning's own launcher does not set on every process, and takes
+    LOCAL_RANK for the number of the GPU, which need not be so (trainer.devices: [2, 3], or a scheduler that
+    shows each rank one GPU). On a CPU it sets LOCAL_WORLD_SIZE to the ranks of one engine, and the executor
+    would take a rank for a process alone.
     """
     import torch
     import torch.distributed as dist
@@ -111,9 +127,11 @@ def rank_in_environment() -> Iterator[None]:
         yield
         return
     before = {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
-    device = torch.cuda.current_device() if torch.cuda.is_available() else dist.get_rank()
     os.environ["RANK"] = str(dist.get_rank())
-    os.environ["LOCAL_RANK"] = before["LOCAL_RANK"] or str(device)
+    if _on_gpu():
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())
+    else:
+        os.environ.setdefault("LOCAL_RANK", str(dist.get_rank()))
     try:
         yield
     finally:

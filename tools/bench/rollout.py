@@ -10,7 +10,8 @@ each ratio's least and largest.
     efficiency            tokens per second of multi-turn episodes with real execution, over those of one
                           call of `LLM.generate` with the same contexts and lengths (all turns' prompts at
                           once, no seeds, no log-probabilities). Engine on one core, execution on another,
-                          in both
+                          in both. With few episodes the last ones weigh more, whose turns come one after
+                          another while the batch runs empty
     efficiency_cpu        the same by this process's CPU time: steadier where the machine does other things,
                           but blind to waits for programs
     lockstep_ratio        tokens per second of the collector, over those of all generate, all execute, repeat
@@ -317,7 +318,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=4, help="programs that run at the same time")
     parser.add_argument("--sequences", type=int, default=32, help="most sequences in the engine's batch")
-    parser.add_argument("--episodes", type=int, default=96)
+    parser.add_argument("--episodes", type=int, default=256, help="as an iteration of configs/tiny.yaml")
     parser.add_argument("--response-tokens", type=int, default=192)
     parser.add_argument("--slow-episodes", type=int, default=48)
     parser.add_argument("--slow-response-tokens", type=int, default=768)

@@ -152,6 +152,29 @@ def test_the_launchers_variables_are_as_they_were_after_the_start(
     assert os.environ == before
 
 
+@pytest.mark.parametrize("local", [None, "1"])
+def test_the_engine_is_on_the_gpu_of_its_rank(monkeypatch: pytest.MonkeyPatch, local: str | None) -> None:
+    """With trainer.devices: [2, 3] the second rank of the machine computes on cuda:3."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    before = {} if local is None else {"LOCAL_RANK": local}
+    monkeypatch.setattr(os, "environ", dict(before))
+    with rank_in_environment():
+        assert os.environ["LOCAL_RANK"] == "3"
+    assert os.environ == before
+
+
+def test_a_process_alone_computes_on_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert rank_arguments(1) == {}
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    with pytest.raises(EngineError, match=r"cuda:2.*CUDA_VISIBLE_DEVICES=2 and trainer.devices=1"):
+        rank_arguments(1)
+
+
 def test_ranks_of_one_engine_do_not_schedule_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_ranks, "world_size", lambda: 4)
     launcher = {"distributed_executor_backend": "external_launcher"}
