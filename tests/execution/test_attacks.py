@@ -225,6 +225,34 @@ while True: pass
 
 
 @pytest.mark.every_backend
+@pytest.mark.parametrize("flags", ["SIG_IGN", "SA_NOCLDWAIT"])
+def test_nobody_hides_the_time_of_children(sandbox: Sandbox, flags: str) -> None:
+    """The kernel counts no time of children whose end their parent ignores. Six of them work 0.15 s each."""
+    ignore = {
+        "SIG_IGN": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+        "SA_NOCLDWAIT": "action = ctypes.create_string_buffer(160)\n"
+        "    action[136] = 2\n"  # struct sigaction of glibc: handler, 128 bytes of mask, flags
+        "    if ctypes.CDLL(None).sigaction(17, action, None): raise OSError",
+    }[flags]
+    code = f"""
+import ctypes, os, signal, time
+try:
+    {ignore}
+except OSError: pass
+for _ in range(6):
+    if os.fork() == 0:
+        while time.process_time() < 0.15: pass
+        os._exit(0)
+    try: os.wait()
+    except ChildProcessError: pass
+print(7)
+"""
+    result = sandbox.run(code, expected="7", limits=replace(LIMITS, cpu_s=0.5))
+    assert result.verdict is Verdict.TIME_LIMIT
+    assert result.cpu_s >= 0.5
+
+
+@pytest.mark.every_backend
 @pytest.mark.parametrize("how", ["plain", "setsid", "double fork", "ignores signals", "parent dies first"])
 def test_what_outlives_main_is_gone_afterwards(sandbox: Sandbox, how: str) -> None:
     steps = {

@@ -77,6 +77,10 @@ def test_calls_by_their_number(column: int, machine: str) -> None:
         ((16, 29), (0, 0x5401), True),  # ioctl(TCGETS): isatty
         ((16, 29), (0, 0x5412), False),  # TIOCSTI
         ((16, 29), (0, 0x541C), False),  # TIOCLINUX
+        ((13, 134), (17, 0, 0x7FFC00001000), True),  # rt_sigaction(SIGCHLD), only asking
+        ((13, 134), (17, 0x7FFC00001000), False),
+        ((13, 134), (17, 0x7FFC00000000), False),  # an address whose lower half is zero
+        ((13, 134), (2, 0x7FFC00001000), True),  # SIGINT
         ((302, 261), (0, 7), True),  # prlimit64 of the process itself
         ((302, 261), (4711, 7), False),
         ((44, 206), (3, 0, 0, 0, 0), True),  # sendto without an address: send

@@ -22,6 +22,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import threading
 from typing import Any
@@ -72,6 +73,7 @@ def main() -> None:
     if neighbours is not None:
         options["neighbours"] = neighbours
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by a parent, it would hide how programs ended
     lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # when memory runs out, this process and its programs go before the trainer

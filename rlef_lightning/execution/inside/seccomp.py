@@ -61,6 +61,7 @@ _REFUSED = {
 _NEW_NAMESPACE = 0x7E020080
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 _SOCKET_TYPE, _STREAM = 0xF, 1
+_SIGCHLD = 17
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 
@@ -87,7 +88,7 @@ def _conditional(column: int) -> bytes:
     """Calls that are refused for some arguments."""
     numbers = {
         "clone": (56, 220), "socketpair": (53, 199), "ioctl": (16, 29), "prlimit64": (302, 261),
-        "sendto": (44, 206),
+        "sendto": (44, 206), "rt_sigaction": (13, 134),
     }  # fmt: skip
     of = {name: both[column] for name, both in numbers.items()}
     allow, refuse = _ins(_RETURN, _ALLOW), _refuse(errno.EPERM)
@@ -101,6 +102,9 @@ def _conditional(column: int) -> bytes:
         _when(of["prlimit64"], _argument(0), _ins(_JUMP_EQUAL, 0, 1, 0), refuse, allow),
         _when(of["sendto"], _argument(4), _ins(_JUMP_EQUAL, 0, 0, 2), _argument(4, high=True),
               _ins(_JUMP_EQUAL, 0, 1, 0), refuse, allow),
+        # who ignores its children's ends takes their CPU time out of the kernel's books; asking is open
+        _when(of["rt_sigaction"], _argument(0), _ins(_JUMP_EQUAL, _SIGCHLD, 0, 5), _argument(1),
+              _ins(_JUMP_EQUAL, 0, 0, 2), _argument(1, high=True), _ins(_JUMP_EQUAL, 0, 1, 0), refuse, allow),
     ))  # fmt: skip
 
 
