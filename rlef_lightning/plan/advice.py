@@ -10,6 +10,7 @@ from rlef_lightning.plan.asked import Asked
 from rlef_lightning.plan.batches import Batches
 from rlef_lightning.plan.hardware import GIB, Hardware
 from rlef_lightning.plan.memory import Memory, cached_tokens, engine_weight_bytes
+from rlef_lightning.plan.refusals import refusals, sharded_over
 from rlef_lightning.plan.shapes import Shapes
 
 MARGIN = 0.95
@@ -29,7 +30,12 @@ def findings(
     asked: Asked, shapes: Shapes, plan: Batches, bytes_of: Memory, hardware: Hardware
 ) -> list[Finding]:
     """All of them; an empty list is a config without visible faults."""
-    wrong = (*_ranks(asked, shapes), *_lengths(asked, shapes), *_room(asked, shapes, bytes_of, hardware))
+    wrong = (
+        *refusals(asked),
+        *_ranks(asked, shapes),
+        *_lengths(asked, shapes),
+        *_room(asked, shapes, bytes_of, hardware),
+    )
     doubtful = _doubts(asked, plan, shapes, hardware)
     return [
         *(Finding(kind="wrong", text=text) for text in wrong),
@@ -39,41 +45,26 @@ def findings(
 
 def _ranks(asked: Asked, shapes: Shapes) -> Iterator[str]:
     size, per_engine = asked.ranks, asked.ranks_per_engine
-    if size > 1 and asked.strategy not in ("ShardedStrategy", "ModelParallelStrategy"):
+    if sharded_over(asked) is None and (asked.compute_dtype is not None or asked.offload_reference):
         yield (
-            f"trainer.strategy is {asked.strategy} with {size} processes; set it to "
-            "rlef_lightning.sharded.ShardedStrategy"
-        )
-    elif asked.strategy == "ModelParallelStrategy" and asked.data_parallel_size != size:
-        yield (
-            f"trainer.strategy.init_args.data_parallel_size is {asked.data_parallel_size} of {size} "
-            f"processes (devices x num_nodes); set it to {size}"
+            "model.compute_dtype and model.offload_reference are of sharded networks; set "
+            "trainer.strategy to rlef_lightning.sharded.ShardedStrategy, also for one GPU"
         )
     if size % per_engine:
         yield f"data.engine.init_args.ranks_per_engine={per_engine} does not divide {size} processes"
     if shapes.heads % per_engine:
         yield f"data.engine.init_args.ranks_per_engine={per_engine} does not divide {shapes.heads} heads"
-    if asked.reload_every != 1:
-        yield (
-            f"trainer.reload_dataloaders_every_n_epochs is {asked.reload_every}; set it to 1, or every epoch "
-            "trains on the first one's episodes"
-        )
 
 
 def _lengths(asked: Asked, shapes: Shapes) -> Iterator[str]:
-    if asked.pack_tokens < asked.max_context_tokens:
-        yield (
-            f"model.pack_tokens={asked.pack_tokens} is less than the longest episode, "
-            f"data.engine.init_args.max_context_tokens={asked.max_context_tokens}; raise it"
-        )
     if 0 < shapes.context < asked.max_context_tokens:
         yield (
             f"data.engine.init_args.max_context_tokens={asked.max_context_tokens} is beyond the model's "
             f"{shapes.context}; lower it"
         )
-    if asked.max_response_tokens >= asked.max_context_tokens:
+    if (response := asked.play.sampling.max_response_tokens) >= asked.max_context_tokens:
         yield (
-            f"data.play.sampling.max_response_tokens={asked.max_response_tokens} leaves no room for a prompt "
+            f"data.play.sampling.max_response_tokens={response} leaves no room for a prompt "
             f"in {asked.max_context_tokens} tokens; lower it, or raise "
             "data.engine.init_args.max_context_tokens"
         )

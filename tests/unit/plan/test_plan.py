@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.learning.objectives import GRPO, PPO
 from rlef_lightning.models.building import Place, build_policy, build_value
 from rlef_lightning.models.lora import Lora, add_adapters
 from rlef_lightning.models.networks import PolicyNetwork
@@ -29,6 +30,8 @@ from rlef_lightning.plan.memory import cache_bytes_per_token, engine_weight_byte
 from rlef_lightning.plan.page import in_bytes, show
 from rlef_lightning.plan.shapes import Shapes, fake_ranks, held, shapes
 from rlef_lightning.plan.traffic import traffic
+from rlef_lightning.rollout import PlaySettings
+from rlef_lightning.types import Sampling
 from tests.two_ranks import on_two_ranks
 
 ARCHITECTURES = Path(__file__).parents[3] / "configs" / "architectures"
@@ -45,15 +48,13 @@ ASKED = Asked(
     max_epochs=3000,
     warmup_steps=50,
     pack_tokens=8192,
-    trains_value=True,
+    objective=PPO(),
     reference_dtype="bfloat16",
     compute_dtype="bfloat16",
     recompute=True,
     offload_reference=False,
     problems_per_epoch=1024,
-    samples_per_problem=1,
-    turn_limit=3,
-    max_response_tokens=2048,
+    play=PlaySettings(sampling=Sampling(max_response_tokens=2048)),
     minibatches=4,
     max_in_flight=64,
     engine={
@@ -65,6 +66,11 @@ ASKED = Asked(
     },
     workers=64,
 )
+
+
+def drawn(**changes: Any) -> PlaySettings:
+    """The same way to play, sampled otherwise."""
+    return replace(ASKED.play, sampling=replace(ASKED.play.sampling, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +188,7 @@ def test_memory_item_by_item(eight: Shapes) -> None:
 def test_without_a_value_network_the_policy_alone_is_trained(eight: Shapes) -> None:
     alone = shapes(ASKED.model_folder, 8, values=None)
     assert alone.policy == eight.policy
-    held = memory(replace(ASKED, trains_value=False), alone, H100)
+    held = memory(replace(ASKED, objective=GRPO()), alone, H100)
     assert held.updating["Adam's averages"] == 8 * alone.policy.shard
 
 
@@ -291,12 +297,32 @@ def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
 @pytest.mark.parametrize(
     ("changes", "engine", "text"),
     [
-        ({"strategy": "DDPStrategy"}, {}, "wrong: trainer.strategy is DDPStrategy with 8 processes"),
-        ({"data_parallel_size": 4}, {}, "wrong: trainer.strategy.init_args.data_parallel_size is 4 of 8"),
+        (
+            {"strategy": "DDPStrategy"},
+            {},
+            "wrong: 8 processes with trainer.strategy=DDPStrategy would",
+        ),
+        (
+            {"strategy": "DDPStrategy"},
+            {},
+            "wrong: model.compute_dtype and model.offload_reference are",
+        ),
+        ({"data_parallel_size": 4}, {}, "wrong: trainer.strategy's data_parallel_size is 4 of 8 processes"),
+        ({"data_parallel_size": None}, {}, "data_parallel_size is 1 of 8 processes"),  # "auto": the nodes
         ({"reload_every": 0}, {}, "wrong: trainer.reload_dataloaders_every_n_epochs is 0"),
-        ({"pack_tokens": 4096}, {}, "wrong: model.pack_tokens=4096 is less than the longest episode"),
+        ({"precision": "bf16-mixed"}, {}, "wrong: trainer.precision is bf16-mixed; it must be 32-true"),
+        (
+            {"objective": GRPO()},
+            {},
+            "wrong: data.play.samples_per_problem is 1; model.objective=GRPO",
+        ),
+        ({"value_folder": "x", "value_network": "shared"}, {}, "wrong: model.value_folder='x' is of a value"),
+        ({"lora": Lora(), "offload_reference": True}, {}, "wrong: model.reference_folder and model.offload"),
+        ({"play": drawn(top_p=0.9)}, {}, "wrong: data.play.sampling.top_p is 0.9; training needs 1"),
+        ({"play": drawn(temperature=0.0)}, {}, "wrong: data.play.sampling.temperature is 0"),
+        ({"pack_tokens": 4096}, {}, "wrong: model.pack_tokens is 4096; a pack must hold the longest episode"),
         ({"minibatches": 2000}, {}, "wrong: data.minibatches_per_epoch=2000 is more than 1024 episodes"),
-        ({"max_response_tokens": 8192}, {}, "leaves no room for a prompt"),
+        ({"play": drawn(max_response_tokens=8192)}, {}, "leaves no room for a prompt"),
         ({"pack_tokens": 1 << 17}, {}, "wrong: updating needs"),
         ({"recompute": False}, {}, "model.recompute_activations"),
         ({}, {"ranks_per_engine": 3}, "ranks_per_engine=3 does not divide 8 processes"),
@@ -315,6 +341,19 @@ def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
 def test_findings(eight: Shapes, changes: dict[str, Any], engine: dict[str, Any], text: str) -> None:
     asked = replace(ASKED, **changes, engine={**ASKED.engine, **engine})
     assert text in said(asked, eight)
+
+
+def test_one_process_needs_no_sharding(eight: Shapes) -> None:
+    alone = replace(ASKED, devices=1, strategy="auto", compute_dtype=None)
+    assert "trainer.strategy" not in said(alone, eight)
+
+
+def test_tokenizers_are_compared_where_there_are_any(tmp_path: Path, eight: Shapes) -> None:
+    tiny = str(Path(__file__).parents[3] / "tools" / "tiny_model" / "model")
+    (tmp_path / "config.json").write_text(Path(tiny, "config.json").read_text())
+    other = replace(ASKED, model_folder=tiny, reference_folder=str(tmp_path))
+    assert f"wrong: no tokenizer in {str(tmp_path)!r} (model.reference_folder)" in said(other, eight)
+    assert "no tokenizer" not in said(replace(ASKED, reference_folder=str(tmp_path)), eight)
 
 
 def test_a_checkpoint_in_one_file_that_no_host_holds() -> None:
