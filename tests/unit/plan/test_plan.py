@@ -16,17 +16,26 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.learning.objectives import GRPO, PPO
+from rlef_lightning.learning.packing import collate_sequences
+from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.models.attention import IMPLEMENTATION
 from rlef_lightning.models.building import Place, build_policy, build_value
 from rlef_lightning.models.lora import Lora, add_adapters
-from rlef_lightning.models.networks import PolicyNetwork
-from rlef_lightning.models.sharding import decoder_layers, shard
+from rlef_lightning.models.networks import PolicyNetwork, hidden_states
+from rlef_lightning.models.sharding import decoder_layers, recompute_layers, shard
 from rlef_lightning.models.skeleton import skeleton
 from rlef_lightning.plan.advice import findings
 from rlef_lightning.plan.asked import Asked, _devices
 from rlef_lightning.plan.batches import Lengths, batches
 from rlef_lightning.plan.command import make_plan
 from rlef_lightning.plan.hardware import HARDWARE, RESERVED_BYTES
-from rlef_lightning.plan.memory import cache_bytes_per_token, engine_weight_bytes, memory
+from rlef_lightning.plan.memory import (
+    cache_bytes_per_token,
+    engine_weight_bytes,
+    kept_besides,
+    kept_by_layer,
+    memory,
+)
 from rlef_lightning.plan.page import in_bytes, show
 from rlef_lightning.plan.shapes import Shapes, fake_ranks, held, shapes
 from rlef_lightning.plan.traffic import traffic
@@ -176,13 +185,58 @@ def test_memory_item_by_item(eight: Shapes) -> None:
     assert held.updating["logits of a chunk"] == (4 + 2) * 1046 * 128256
     assert held.updating["gradient of the output layer"] == (4 + 2) * table
     assert held.scoring["logits of a chunk"] == (4 + 4 + 2) * 1046 * 128256
-    # 32 layers' inputs of 4096, and one layer: 4 x 4096 + (64 + 16) x 128 + 4 x 14336 numbers a token
-    assert held.updating["activations"] == 2 * 8192 * (32 * 4096 + 4 * 4096 + 80 * 128 + 4 * 14336)
+    # Policy and reference keep their output layers from pack to pack, the value network norm, head and bias.
+    roots = (table + 4096) + (table + 4096) + (4096 + 4096 + 1)
+    assert held.scoring["gathered weights"] == 2 * (roots + layer + table)
+    # A layer keeps of a token: of 2 norms 4096 numbers in float32 and one more, and 2 x 4096; of attention
+    # (3 x 32 + 2 x 8) x 128 and 32 in float32; of the MLP 4 x 14336.
+    kept = 2 * (4 * 4097 + 2 * 2 * 4096) + 2 * (112 * 128 + 4 * 14336) + 4 * 32
+    assert held.scoring["activations"] == 8192 * kept
+    # All 32 layers' inputs, an id, cosines and sines of 128, the last norm: 4096 twice, and the deviation.
+    assert held.updating["activations"] == 8192 * (2 * 32 * 4096 + kept + 8 + 2 * 2 * 128 + 6 * 4096 + 4)
     # an engine for each rank: all weights in bfloat16, together with its cache half of 80 GB
     assert held.sampling["engine's weights"] == 2 * 8_030_261_248
     engine = held.sampling["engine's weights"] + held.sampling["engine's cache and work space"]
     assert engine == pytest.approx(40e9)
     assert "gradients" not in held.sampling
+    # The proof after a sync: the policy's pass over 4 x 48 tokens, when the engine has its cache.
+    assert held.sampling["gathered weights"] == held.updating["gathered weights"]
+    assert held.sampling["logits of a chunk"] == (4 + 2) * 192 * 128256
+
+
+def saved_bytes(folder: str, lengths: list[int], dtype: torch.dtype, *, recompute: bool) -> int:
+    """Of all tensors but weights that a pass over a pack keeps for its backward pass."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=IMPLEMENTATION)
+    if recompute:
+        recompute_layers(model)
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    pack = collate_sequences([TokenSequence(token_ids=(3,) * n, spans=((1, n),)) for n in lengths])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = hidden_states(model, pack)
+    assert hidden.requires_grad  # and with it all that was kept is still there, each at its own address
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, 2), (torch.float32, 4)])
+def test_planned_activations_are_those_that_are_kept(tmp_path: Path, dtype: torch.dtype, size: int) -> None:
+    folder = small_folder(tmp_path, layers=3)
+    sizes, tokens = shapes(folder, 2), 64
+    layer, besides = kept_by_layer(sizes, size), kept_besides(sizes, size)
+    assert saved_bytes(folder, [33, 31], dtype, recompute=False) == tokens * (3 * layer + besides)
+    # The inputs of three layers. Cosines and sines, 6 numbers each, are kept beside, where no hook sees them.
+    found = saved_bytes(folder, [33, 31], dtype, recompute=True)
+    assert found == tokens * (3 * size * 24 + besides - 2 * size * 6)
+    asked = replace(ASKED, pack_tokens=tokens, compute_dtype="bfloat16" if size == 2 else None)
+    planned = memory(asked, sizes, H100).updating["activations"]
+    assert planned == found + tokens * (2 * size * 6 + layer)
 
 
 def test_without_a_value_network_the_policy_alone_is_trained(eight: Shapes) -> None:
@@ -262,7 +316,7 @@ def test_averages_in_the_host(eight: Shapes) -> None:
 def test_activations_that_are_kept(eight: Shapes) -> None:
     again = memory(ASKED, eight, H100).updating["activations"]
     kept = memory(replace(ASKED, recompute=False), eight, H100).updating["activations"]
-    assert kept == 2 * 8192 * 32 * (4 * 4096 + 80 * 128 + 4 * 14336) > 10 * again
+    assert kept == 8192 * (32 * kept_by_layer(eight, 2) + kept_besides(eight, 2)) > 10 * again
 
 
 def test_engines_over_several_ranks(eight: Shapes) -> None:
