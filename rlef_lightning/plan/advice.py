@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlef_lightning.plan.asked import Asked
-from rlef_lightning.plan.batches import Batches
+from rlef_lightning.plan.batches import Batches, Lengths
 from rlef_lightning.plan.hardware import GIB, Hardware
 from rlef_lightning.plan.memory import Memory, cached_tokens, engine_weight_bytes
 from rlef_lightning.plan.refusals import refusals, sharded_over
 from rlef_lightning.plan.shapes import Shapes
+from rlef_lightning.plan.traffic import could_run
 
 MARGIN = 0.95
 """Of a GPU's memory may be planned for."""
@@ -27,7 +28,7 @@ class Finding:
 
 
 def findings(
-    asked: Asked, shapes: Shapes, plan: Batches, bytes_of: Memory, hardware: Hardware
+    asked: Asked, shapes: Shapes, plan: Batches, bytes_of: Memory, lengths: Lengths, hardware: Hardware
 ) -> list[Finding]:
     """All of them; an empty list is a config without visible faults."""
     wrong = (
@@ -36,7 +37,10 @@ def findings(
         *_lengths(asked, shapes),
         *_room(asked, shapes, bytes_of, hardware),
     )
-    doubtful = _doubts(asked, plan, shapes, hardware)
+    doubtful = (
+        *_doubts(asked, plan, shapes, hardware),
+        *_doubts_of_engine(asked, shapes, lengths, hardware),
+    )
     return [
         *(Finding(kind="wrong", text=text) for text in wrong),
         *(Finding(kind="doubtful", text=text) for text in doubtful),
@@ -123,6 +127,15 @@ def _doubts(asked: Asked, plan: Batches, shapes: Shapes, hardware: Hardware) -> 
         yield "data.engine.init_args.dtype is float32, twice the memory and traffic: set it to bfloat16"
     if asked.max_epochs is None:
         yield "trainer.max_epochs is not set: Lightning ends after 1000 epochs"
+    whole = 12.0 * (shapes.policy.weights + shapes.value.weights)
+    if not asked.distributed_checkpoint and whole > 0.8 * hardware.host_memory_bytes * hardware.gpus_per_node:
+        yield (
+            f"a checkpoint in one file brings {whole / GIB:.0f} GiB together on one host: set "
+            "trainer.strategy.init_args.save_distributed_checkpoint"
+        )
+
+
+def _doubts_of_engine(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> Iterator[str]:
     held = cached_tokens(asked, shapes, hardware)
     wanted = int(asked.engine.get("max_sequences", 256)) * asked.max_context_tokens
     if 0 < held < 0.25 * wanted:
@@ -131,9 +144,9 @@ def _doubts(asked: Asked, plan: Batches, shapes: Shapes, hardware: Hardware) -> 
             f"max_context_tokens = {wanted}: sequences would be put back; lower "
             "data.engine.init_args.max_sequences"
         )
-    whole = 16.0 * (shapes.policy.weights + shapes.value.weights)
-    if not asked.distributed_checkpoint and whole > 0.8 * hardware.host_memory_bytes * hardware.gpus_per_node:
+    if asked.max_in_flight < (fits := could_run(asked, shapes, lengths, hardware)):
         yield (
-            f"a checkpoint in one file brings {whole / GIB:.0f} GiB together on one host: set "
-            "trainer.strategy.init_args.save_distributed_checkpoint"
+            f"data.pace.max_in_flight={asked.max_in_flight} is less than the {fits:.0f} sequences that an "
+            "engine could sample at a time: raise it above them, so that the batch stays full while "
+            "programs run"
         )

@@ -38,7 +38,7 @@ from rlef_lightning.plan.memory import (
 )
 from rlef_lightning.plan.page import in_bytes, show
 from rlef_lightning.plan.shapes import Shapes, fake_ranks, held, shapes
-from rlef_lightning.plan.traffic import traffic
+from rlef_lightning.plan.traffic import seconds, traffic
 from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import Sampling
 from tests.two_ranks import on_two_ranks
@@ -290,7 +290,7 @@ def test_adapters_train_a_little_and_need_no_reference(eight: Shapes) -> None:
     assert held.updating["weights (policy, value)"] == 2 * eight.policy.shard + 4 * found.policy.trained
     assert held.updating["gradient of the output layer"] == 0
     plan = batches(asked, LENGTHS)
-    moved = traffic(asked, found, plan)
+    moved = traffic(asked, found, plan, LENGTHS)
     assert moved.reduce_per_step == pytest.approx(9 * 4 * found.policy.trained_weights * 7 / 8)
     assert moved.sync_per_epoch == pytest.approx(2 * found.policy.weights * 7 / 8)
     assert memory(asked, found, H100).total("updating") < 0.6 * memory(ASKED, eight, H100).total("updating")
@@ -330,7 +330,7 @@ def test_engines_over_several_ranks(eight: Shapes) -> None:
 
 
 def test_traffic_of_a_step(eight: Shapes) -> None:
-    moved = traffic(ASKED, eight, batches(ASKED, LENGTHS))
+    moved = traffic(ASKED, eight, batches(ASKED, LENGTHS), LENGTHS)
     trained = eight.policy.weights + eight.value.weights
     # 9 packs; weights in bfloat16 forwards and backwards, gradients in float32; 7 of 8 parts come from others
     assert moved.gather_per_step == pytest.approx(9 * 2 * 2 * trained * 7 / 8)
@@ -338,9 +338,25 @@ def test_traffic_of_a_step(eight: Shapes) -> None:
     assert moved.sync_per_epoch == pytest.approx(4 * eight.policy.weights * 7 / 8)
 
 
+def test_traffic_within_an_engine(eight: Shapes) -> None:
+    four = replace(ASKED, engine={**ASKED.engine, "ranks_per_engine": 4})
+    plan = batches(four, LENGTHS)
+    # 2 engines with 512 episodes each. Of 2100 tokens: 2 sums for each of 32 layers, one of the embeddings,
+    # 4096 numbers of 2 bytes, of which a ring brings 2 x 3/4; of 2 x 500 sampled ones 128256 logits, 3/4.
+    sums, logits = 2 * 3 / 4 * 65 * 4096 * 2 * 2100, 3 / 4 * 128256 * 2 * 1000
+    moved = traffic(four, eight, plan, LENGTHS)
+    assert moved.engine_per_epoch == pytest.approx(512 * (sums + logits))
+    alone = traffic(ASKED, eight, plan, LENGTHS)
+    assert alone.engine_per_epoch == 0
+    # By links within the node, of which 0.7 are had; between nodes at 50 GB/s.
+    spent = seconds(four, eight, plan, moved, LENGTHS, H100).sampling
+    silent = seconds(four, eight, plan, alone, LENGTHS, H100).sampling
+    assert spent - silent == pytest.approx(moved.engine_per_epoch / (0.7 * 450e9))
+
+
 def said(asked: Asked, sizes: Shapes) -> str:
     plan = batches(asked, LENGTHS)
-    found = findings(asked, sizes, plan, memory(asked, sizes, H100), H100)
+    found = findings(asked, sizes, plan, memory(asked, sizes, H100), LENGTHS, H100)
     return "\n".join(f"{one.kind}: {one.text}" for one in found)
 
 
@@ -390,6 +406,9 @@ def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
         ({"warmup_steps": 12_000}, {}, "doubtful: model.warmup_steps=12000, and the run has 12000 steps"),
         ({"minibatches": 256}, {}, "doubtful: a mini-batch has 4 episodes for 8 ranks"),
         ({"max_epochs": None}, {}, "doubtful: trainer.max_epochs is not set"),
+        ({"max_in_flight": 31}, {}, "doubtful: data.pace.max_in_flight=31 is less than the 32 sequences"),
+        # 1024 episodes for 8 engines; no more can be in flight.
+        ({"max_in_flight": 64}, {"max_sequences": 100}, "data.pace.max_in_flight=64 is less than the "),
     ],
 )
 def test_findings(eight: Shapes, changes: dict[str, Any], engine: dict[str, Any], text: str) -> None:
@@ -414,7 +433,8 @@ def test_a_checkpoint_in_one_file_that_no_host_holds() -> None:
     config = replace(ASKED, model_folder=str(ARCHITECTURES / "llama-3.1-8b"), distributed_checkpoint=False)
     sizes = shapes(config.model_folder, 8)
     large = replace(sizes, policy=replace(sizes.policy, weights=150_000_000_000))
-    assert "doubtful: a checkpoint in one file brings" in said(config, large)
+    # 12 bytes a weight: itself and two averages; 150e9 of the policy and 7.5e9 of the value network.
+    assert "doubtful: a checkpoint in one file brings 1760 GiB" in said(config, large)
 
 
 def test_the_plan_is_plain_and_can_be_shown() -> None:
