@@ -32,38 +32,61 @@ def check_trainer(trainer: L.Trainer) -> None:
             number format.
     """
     if trainer.world_size > 1:
-        _check_strategy(trainer)
+        strategy = trainer.strategy
+        check_strategy(type(strategy).__name__, _sharded_over(strategy), trainer.world_size)
     # An attribute that Lightning sets from outside the class, hence unknown to type checkers.
-    reload_every = getattr(trainer, "reload_dataloaders_every_n_epochs", 1)
-    if trainer.state.fn == "fit" and reload_every != 1:
+    if trainer.state.fn == "fit":
+        check_reload(getattr(trainer, "reload_dataloaders_every_n_epochs", 1))
+    check_precision(trainer.precision)
+
+
+def check_reload(epochs: int) -> None:
+    """Refuse to train on the episodes of an earlier epoch; raises ConfigError."""
+    if epochs != 1:
         raise ConfigError(
-            f"trainer.reload_dataloaders_every_n_epochs is {reload_every}; it must be 1, or the updates "
-            "go on with old episodes"
+            f"trainer.reload_dataloaders_every_n_epochs is {epochs}; it must be 1, or the updates go on with "
+            "old episodes"
         )
-    if trainer.precision != "32-true":
+
+
+def check_precision(precision: str | int) -> None:
+    """Refuse number formats of Lightning's; raises ConfigError."""
+    if str(precision) not in ("32-true", "32"):
         raise ConfigError(
-            f"trainer.precision is {trainer.precision}; it must be 32-true: scoring and updating must "
+            f"trainer.precision is {precision}; it must be 32-true: scoring and updating must "
             "compute alike, and steps of 2e-7 are below the resolution of bfloat16 weights"
         )
 
 
-def _check_strategy(trainer: L.Trainer) -> None:
-    """Several processes share the weights by FSDP2, and nothing else keeps their gradients together."""
-    from lightning.pytorch.strategies import ModelParallelStrategy
+def check_strategy(name: str, sharded_over: int | None, size: int) -> None:
+    """Several processes share the weights by FSDP2, and nothing else keeps their gradients together.
 
-    strategy, size = trainer.strategy, trainer.world_size
-    name = type(strategy).__name__
-    if not isinstance(strategy, ModelParallelStrategy):
+    Args:
+        name: Of the strategy's class.
+        sharded_over: Processes that hold one model together; None: a strategy that does not shard by FSDP2.
+        size: All processes.
+
+    Raises:
+        ConfigError: not all of them do.
+    """
+    if sharded_over is None:
         raise ConfigError(
             f"{size} processes with trainer.strategy={name} would train {size} models; use "
             "rlef_lightning.sharded.ShardedStrategy (configs/trainer/), or set trainer.devices to 1"
         )
-    found = strategy.device_mesh["data_parallel"].size()
-    if found != size:
+    if sharded_over != size:
         raise ConfigError(
-            f"trainer.strategy's data_parallel_size is {found} of {size} processes; the weights are sharded "
-            "over all of them: use rlef_lightning.sharded.ShardedStrategy"
+            f"trainer.strategy's data_parallel_size is {sharded_over} of {size} processes; the weights are "
+            "sharded over all of them: use rlef_lightning.sharded.ShardedStrategy"
         )
+
+
+def _sharded_over(strategy: object) -> int | None:
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    if not isinstance(strategy, ModelParallelStrategy):
+        return None
+    return int(strategy.device_mesh["data_parallel"].size())
 
 
 def check_training(play: PlaySettings, pack_tokens: int, max_context_tokens: int) -> None:

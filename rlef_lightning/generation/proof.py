@@ -12,9 +12,12 @@ from collections.abc import Sequence
 
 from rlef_lightning.errors import EngineError
 
+COUNT, LENGTH = 4, 48
+"""Sequences of the probe, and tokens in each."""
+
 
 def probe_sequences(
-    vocabulary: int, special_ids: Sequence[int], count: int = 4, length: int = 48
+    vocabulary: int, special_ids: Sequence[int], count: int = COUNT, length: int = LENGTH
 ) -> list[list[int]]:
     """Fixed pseudo-random token sequences: they touch rows of the embedding that ordinary text may not.
 

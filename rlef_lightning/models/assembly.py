@@ -68,6 +68,13 @@ def check_wanted(wanted: Wanted, *, offloads_reference: bool) -> None:
         CheckpointError: vocabularies or tokenizers differ.
         ConfigError: options of a network that this run does not have.
     """
+    check_options(wanted, offloads_reference=offloads_reference)
+    others = (wanted.reference_folder, wanted.value_folder) if wanted.trains else (None, None)
+    check_vocabularies(wanted.model_folder, *others)
+
+
+def check_options(wanted: Wanted, *, offloads_reference: bool) -> None:
+    """The same without a look at any folder; raises ConfigError."""
     if wanted.value_folder is not None and wanted.values != "own":
         raise ConfigError(
             f"model.value_folder={wanted.value_folder!r} is of a value network of its own, and this run has "
@@ -78,8 +85,6 @@ def check_wanted(wanted: Wanted, *, offloads_reference: bool) -> None:
             "model.reference_folder and model.offload_reference are of a reference of its own; with "
             "model.lora it is the policy without adapters: leave them out"
         )
-    others = (wanted.reference_folder, wanted.value_folder) if wanted.trains else (None, None)
-    check_vocabularies(wanted.model_folder, *others)
 
 
 def _reference(wanted: Wanted, place: Place) -> Any:

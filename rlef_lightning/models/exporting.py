@@ -1,6 +1,8 @@
 """Checkpoint of a run + the model folder it started from -> a Hugging Face folder with the trained policy.
 
-Reads a checkpoint in one file and a folder of shards alike, in one process. It trains and samples nothing.
+Reads a checkpoint in one file and a folder of shards alike, in one process. Weights go from the checkpoint
+into the place from which they are written, one tensor at a time: the process holds the model once. It trains
+and samples nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.models.lora import (
@@ -25,6 +27,7 @@ from rlef_lightning.models.lora import (
 )
 from rlef_lightning.models.networks import load_policy
 from rlef_lightning.models.sharding import decoder_layers
+from rlef_lightning.models.skeleton import give_memory, skeleton
 from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.models.weights import export_folder, write_adapter
 
@@ -32,6 +35,7 @@ PREFIX = "policy.model."
 """Of the policy's weights in a checkpoint."""
 META = "meta.pt"
 """The file of a folder of shards, Lightning's, that has all but the shards."""
+SETTING = "--model_folder"
 T = TypeVar("T")
 
 
@@ -45,11 +49,13 @@ def export(
 ) -> Path:
     """Write the policy of a checkpoint, with tokenizer, as a folder that transformers and vLLM load.
 
-    LoRA adapters are merged in float32, and then brought to `dtype`.
+    LoRA adapters are merged in float32, and then brought to `dtype`. Memory: the model once, in float32 (with
+    LoRA in the larger of its base's number format and `dtype`), and about one tensor.
 
     Args:
         checkpoint: A file, or a folder of shards.
-        model_folder: `model.model_folder` of the run: architecture, tokenizer, and what LoRA left as it was.
+        model_folder: `model.model_folder` of the run: architecture, tokenizer, and what LoRA left as it was;
+            its other weights are not read.
         target: The new folder; one that is there is replaced.
         dtype: Of the written weights; float32 are those of the checkpoint to the bit.
         adapter: The adapters alone, in PEFT's form, float32.
@@ -62,26 +68,28 @@ def export(
     if adapters is None:
         if adapter:
             raise CheckpointError(f"--adapter: {checkpoint} is of a run without model.lora")
-        model = load_policy(model_folder, setting="--model_folder")
+        model = skeleton(AutoModelForCausalLM, model_folder, torch.float32, SETTING)
+        give_memory(model, model, "cpu")
         _fill(model, path, model.state_dict())
     else:
         lora, base_dtype = of_description(adapters)
-        model = load_policy(model_folder, getattr(torch, base_dtype), "--model_folder")
+        model = load_policy(model_folder, getattr(torch, base_dtype), SETTING)
         add_adapters(model, decoder_layers(model), lora)
         own = {name: weight for name, weight in model.state_dict().items() if is_adapter(name)}
         _fill(model, path, own)
         if adapter:
             return write_adapter(model, lora, model_folder, target)
-        merge_adapters(model)
+        merge_adapters(model, dtype)
     return export_folder(model.to(dtype), load_tokenizer(model_folder), target)
 
 
 @torch.no_grad()
 def _fill(model: PreTrainedModel, checkpoint: Path, own: Mapping[str, Tensor]) -> None:
     """Overwrite these weights of the model with those of the checkpoint."""
-    stored = _read(
-        checkpoint, lambda: _of_shards(own, checkpoint) if checkpoint.is_dir() else _of_file(checkpoint)
-    )
+    if checkpoint.is_dir():
+        _read(checkpoint, lambda: _into(own, checkpoint))
+        return
+    stored = _read(checkpoint, lambda: _of_file(checkpoint))
     for name, weight in own.items():
         if name not in stored or stored[name].shape != weight.shape:
             found = tuple(stored[name].shape) if name in stored else "missing"
@@ -119,15 +127,15 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 
 def _of_file(path: Path) -> Mapping[str, Tensor]:
-    """The policy's weights."""
+    """The policy's weights, in the mapped file."""
     stored = _loaded(path)["state_dict"]
     return {name.removeprefix(PREFIX): weight for name, weight in stored.items() if name.startswith(PREFIX)}
 
 
-def _of_shards(own: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
-    wanted = {f"{PREFIX}{name}": torch.empty_like(weight) for name, weight in own.items()}
+def _into(own: Mapping[str, Tensor], path: Path) -> None:
+    """Read shards, each into its rows of these weights."""
+    wanted = {f"{PREFIX}{name}": weight.detach() for name, weight in own.items()}
     dcp.load({"state_dict": wanted}, checkpoint_id=str(path), no_dist=True)
-    return {name.removeprefix(PREFIX): weight for name, weight in wanted.items()}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -159,12 +159,14 @@ def is_adapter(name: str) -> bool:
 
 
 @torch.no_grad()
-def merge_adapters(model: nn.Module) -> None:
-    """Plain linear layers again, with merged weights in float32, one after the other."""
-    for name, layer in adapted_layers(model).items():
+def merge_adapters(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Plain linear layers again, merged in float32 and then brought to `dtype`, one after the other."""
+    layers = adapted_layers(model)
+    for name in list(layers):
+        layer = layers.pop(name)  # so that its base goes when the merged weight is in its place
         parent = model.get_submodule(name.rpartition(".")[0])
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-        plain.weight, plain.bias = nn.Parameter(layer.merged(), requires_grad=False), layer.bias
+        plain.weight, plain.bias = nn.Parameter(layer.merged().to(dtype), requires_grad=False), layer.bias
         setattr(parent, name.rpartition(".")[2], plain)
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlef_lightning.plan.asked import Asked
-from rlef_lightning.plan.batches import Batches
+from rlef_lightning.plan.batches import Batches, Lengths
 from rlef_lightning.plan.hardware import GIB, Hardware
 from rlef_lightning.plan.memory import Memory, cached_tokens, engine_weight_bytes
+from rlef_lightning.plan.refusals import refusals, sharded_over
 from rlef_lightning.plan.shapes import Shapes
+from rlef_lightning.plan.traffic import could_run
 
 MARGIN = 0.95
 """Of a GPU's memory may be planned for."""
@@ -26,11 +28,19 @@ class Finding:
 
 
 def findings(
-    asked: Asked, shapes: Shapes, plan: Batches, bytes_of: Memory, hardware: Hardware
+    asked: Asked, shapes: Shapes, plan: Batches, bytes_of: Memory, lengths: Lengths, hardware: Hardware
 ) -> list[Finding]:
     """All of them; an empty list is a config without visible faults."""
-    wrong = (*_ranks(asked, shapes), *_lengths(asked, shapes), *_room(asked, shapes, bytes_of, hardware))
-    doubtful = _doubts(asked, plan, shapes, hardware)
+    wrong = (
+        *refusals(asked),
+        *_ranks(asked, shapes),
+        *_lengths(asked, shapes),
+        *_room(asked, shapes, bytes_of, hardware),
+    )
+    doubtful = (
+        *_doubts(asked, plan, shapes, hardware),
+        *_doubts_of_engine(asked, shapes, lengths, hardware),
+    )
     return [
         *(Finding(kind="wrong", text=text) for text in wrong),
         *(Finding(kind="doubtful", text=text) for text in doubtful),
@@ -39,41 +49,26 @@ def findings(
 
 def _ranks(asked: Asked, shapes: Shapes) -> Iterator[str]:
     size, per_engine = asked.ranks, asked.ranks_per_engine
-    if size > 1 and asked.strategy not in ("ShardedStrategy", "ModelParallelStrategy"):
+    if sharded_over(asked) is None and (asked.compute_dtype is not None or asked.offload_reference):
         yield (
-            f"trainer.strategy is {asked.strategy} with {size} processes; set it to "
-            "rlef_lightning.sharded.ShardedStrategy"
-        )
-    elif asked.strategy == "ModelParallelStrategy" and asked.data_parallel_size != size:
-        yield (
-            f"trainer.strategy.init_args.data_parallel_size is {asked.data_parallel_size} of {size} "
-            f"processes (devices x num_nodes); set it to {size}"
+            "model.compute_dtype and model.offload_reference are of sharded networks; set "
+            "trainer.strategy to rlef_lightning.sharded.ShardedStrategy, also for one GPU"
         )
     if size % per_engine:
         yield f"data.engine.init_args.ranks_per_engine={per_engine} does not divide {size} processes"
     if shapes.heads % per_engine:
         yield f"data.engine.init_args.ranks_per_engine={per_engine} does not divide {shapes.heads} heads"
-    if asked.reload_every != 1:
-        yield (
-            f"trainer.reload_dataloaders_every_n_epochs is {asked.reload_every}; set it to 1, or every epoch "
-            "trains on the first one's episodes"
-        )
 
 
 def _lengths(asked: Asked, shapes: Shapes) -> Iterator[str]:
-    if asked.pack_tokens < asked.max_context_tokens:
-        yield (
-            f"model.pack_tokens={asked.pack_tokens} is less than the longest episode, "
-            f"data.engine.init_args.max_context_tokens={asked.max_context_tokens}; raise it"
-        )
     if 0 < shapes.context < asked.max_context_tokens:
         yield (
             f"data.engine.init_args.max_context_tokens={asked.max_context_tokens} is beyond the model's "
             f"{shapes.context}; lower it"
         )
-    if asked.max_response_tokens >= asked.max_context_tokens:
+    if (response := asked.play.sampling.max_response_tokens) >= asked.max_context_tokens:
         yield (
-            f"data.play.sampling.max_response_tokens={asked.max_response_tokens} leaves no room for a prompt "
+            f"data.play.sampling.max_response_tokens={response} leaves no room for a prompt "
             f"in {asked.max_context_tokens} tokens; lower it, or raise "
             "data.engine.init_args.max_context_tokens"
         )
@@ -132,6 +127,15 @@ def _doubts(asked: Asked, plan: Batches, shapes: Shapes, hardware: Hardware) -> 
         yield "data.engine.init_args.dtype is float32, twice the memory and traffic: set it to bfloat16"
     if asked.max_epochs is None:
         yield "trainer.max_epochs is not set: Lightning ends after 1000 epochs"
+    whole = 12.0 * (shapes.policy.weights + shapes.value.weights)
+    if not asked.distributed_checkpoint and whole > 0.8 * hardware.host_memory_bytes * hardware.gpus_per_node:
+        yield (
+            f"a checkpoint in one file brings {whole / GIB:.0f} GiB together on one host: set "
+            "trainer.strategy.init_args.save_distributed_checkpoint"
+        )
+
+
+def _doubts_of_engine(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> Iterator[str]:
     held = cached_tokens(asked, shapes, hardware)
     wanted = int(asked.engine.get("max_sequences", 256)) * asked.max_context_tokens
     if 0 < held < 0.25 * wanted:
@@ -140,9 +144,9 @@ def _doubts(asked: Asked, plan: Batches, shapes: Shapes, hardware: Hardware) -> 
             f"max_context_tokens = {wanted}: sequences would be put back; lower "
             "data.engine.init_args.max_sequences"
         )
-    whole = 16.0 * (shapes.policy.weights + shapes.value.weights)
-    if not asked.distributed_checkpoint and whole > 0.8 * hardware.host_memory_bytes * hardware.gpus_per_node:
+    if asked.max_in_flight < (fits := could_run(asked, shapes, lengths, hardware)):
         yield (
-            f"a checkpoint in one file brings {whole / GIB:.0f} GiB together on one host: set "
-            "trainer.strategy.init_args.save_distributed_checkpoint"
+            f"data.pace.max_in_flight={asked.max_in_flight} is less than the {fits:.0f} sequences that an "
+            "engine could sample at a time: raise it above them, so that the batch stays full while "
+            "programs run"
         )

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlef_lightning.checks import check_counts
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.evaluation import Evaluation
+from rlef_lightning.learning.objectives import Objective
 from rlef_lightning.models.lora import Lora
-
-WITHOUT_VALUE = {"GRPO", "RLOO"}
-"""Objectives that compare episodes of one problem."""
+from rlef_lightning.rollout import Pace, PlaySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,22 +23,19 @@ class Asked:
     nodes: int
     strategy: str
     data_parallel_size: int | None
-    """None with ShardedStrategy, which counts the processes itself."""
+    """None with ShardedStrategy, which counts the processes itself, and for Lightning's "auto"."""
     distributed_checkpoint: bool
     reload_every: int
     max_epochs: int | None
     warmup_steps: int
     pack_tokens: int
-    trains_value: bool
-    """False: the objective has no values."""
+    objective: Objective
     reference_dtype: str
     compute_dtype: str | None
     recompute: bool
     offload_reference: bool
     problems_per_epoch: int
-    samples_per_problem: int
-    turn_limit: int
-    max_response_tokens: int
+    play: PlaySettings
     minibatches: int
     max_in_flight: int
     engine: Mapping[str, Any]
@@ -49,11 +47,13 @@ class Asked:
     offload_optimizer: bool = False
     value_network: str = "own"
     """Or "shared": a head on the policy's trunk."""
+    precision: str | int = "32-true"
+    """Lightning's."""
 
     @property
     def values(self) -> str | None:
         """Where values come from; None: there are none."""
-        return self.value_network if self.trains_value else None
+        return None if self.objective.value_level is None else self.value_network
 
     @property
     def ranks(self) -> int:
@@ -63,7 +63,7 @@ class Asked:
     @property
     def episodes(self) -> int:
         """Of one epoch."""
-        return self.problems_per_epoch * self.samples_per_problem
+        return self.problems_per_epoch * self.play.samples_per_problem
 
     @property
     def ranks_per_engine(self) -> int:
@@ -77,11 +77,17 @@ class Asked:
 
 
 def asked_of(config: Any) -> Asked:
-    """The config of `rlef fit`, as jsonargparse has parsed it. Raises ConfigError for what it cannot read."""
+    """The config of `rlef fit`, as jsonargparse has parsed it.
+
+    Raises:
+        ConfigError: numbers with which `fit` could not make its settings, or no number of GPUs.
+    """
     trainer, model, data = config.trainer, config.model, config.data
     strategy = trainer.strategy
     options = _get(strategy, "init_args") or {}
-    play = data.play
+    check_counts(problems_per_epoch=data.problems_per_epoch, minibatches_per_epoch=data.minibatches_per_epoch)
+    _built(dict[str, Evaluation], {"validation": data.validation, **(data.tests or {})})
+    _built(PlaySettings, data.prediction)
     return Asked(
         model_folder=str(model.model_folder),
         devices=_devices(trainer.devices),
@@ -93,30 +99,33 @@ def asked_of(config: Any) -> Asked:
         max_epochs=trainer.max_epochs,
         warmup_steps=model.warmup_steps,
         pack_tokens=model.pack_tokens,
-        trains_value=_class_name(model.objective) not in WITHOUT_VALUE,
+        objective=_built(Objective, model.objective),
         reference_dtype=model.reference_dtype,
         compute_dtype=model.compute_dtype,
         recompute=model.recompute_activations,
         offload_reference=model.offload_reference,
         problems_per_epoch=data.problems_per_epoch,
-        samples_per_problem=_get(play, "samples_per_problem"),
-        turn_limit=_get(play, "turn_limit"),
-        max_response_tokens=_get(_get(play, "sampling"), "max_response_tokens"),
+        play=_built(PlaySettings, data.play),
         minibatches=data.minibatches_per_epoch,
-        max_in_flight=_get(data.pace, "max_in_flight"),
+        max_in_flight=_built(Pace, data.pace).max_in_flight,
         engine=dict(vars(_get(data.engine, "init_args"))),
         workers=_number(_get(_get(data.executor, "init_args"), "workers")),
         reference_folder=_text(model.reference_folder),
         value_folder=_text(model.value_folder),
-        lora=_lora(model.lora),
+        lora=_built(Lora | None, model.lora),
         offload_optimizer=model.offload_optimizer,
         value_network=model.value_network,
+        precision="32-true" if trainer.precision is None else trainer.precision,
     )
 
 
-def _class_name(value: Any) -> str:
-    """Of a class by class_path; empty for plain values."""
-    return str(_get(value, "class_path") or "").rpartition(".")[2]
+def _built(kind: Any, values: Any) -> Any:
+    """What `fit` would make of these values, by the same library; raises ConfigError as that would."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--made", type=kind)
+    return parser.instantiate(parser.parse_object({"made": values})).made
 
 
 def _get(record: Any, name: str) -> Any:
@@ -125,18 +134,6 @@ def _get(record: Any, name: str) -> Any:
 
 def _number(value: Any) -> int | None:
     return value if isinstance(value, int) else None
-
-
-def _lora(value: Any) -> Lora | None:
-    if value is None or isinstance(value, Lora):
-        return value
-    targets = _get(value, "target_modules")
-    return Lora(
-        rank=_get(value, "rank"),
-        alpha=_get(value, "alpha"),
-        dropout=_get(value, "dropout"),
-        target_modules=None if targets is None else tuple(targets),
-    )
 
 
 def _text(value: Any) -> str | None:

@@ -33,9 +33,9 @@ class Lengths:
 
 def longest(asked: Asked) -> Lengths:
     """What can be assumed without measurement: responses of half the limit, most turns used."""
-    turns = 1 + 0.8 * (asked.turn_limit - 1)
-    response = asked.max_response_tokens / 2
-    room = max(1.0, asked.max_context_tokens - turns * asked.max_response_tokens)
+    turns = 1 + 0.8 * (asked.play.turn_limit - 1)
+    response = asked.play.sampling.max_response_tokens / 2
+    room = max(1.0, asked.max_context_tokens - turns * asked.play.sampling.max_response_tokens)
     return Lengths(prompt=0.6 * room, response=response, feedback=0.3 * room / max(1.0, turns), turns=turns)
 
 
@@ -65,7 +65,7 @@ def batches(asked: Asked, lengths: Lengths) -> Batches:
     epochs = asked.max_epochs if asked.max_epochs is not None and asked.max_epochs > 0 else None
     return Batches(
         episodes=asked.episodes,
-        most_responses=asked.episodes * asked.turn_limit,
+        most_responses=asked.episodes * asked.play.turn_limit,
         sequences_per_step=per_step,
         sequences_per_rank=per_rank,
         packs_per_rank=max(1, math.ceil(per_rank * lengths.sequence / asked.pack_tokens)),

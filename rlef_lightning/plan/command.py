@@ -46,7 +46,7 @@ def make_plan(asked: Asked, hardware: Hardware, lengths: Lengths) -> dict[str, A
     )
     counts = batches(asked, lengths)
     held = memory(asked, sizes, hardware)
-    moved = traffic(asked, sizes, counts)
+    moved = traffic(asked, sizes, counts, lengths)
     spent = seconds(asked, sizes, counts, moved, lengths, hardware)
     return {
         "config": asdict(asked) | {"ranks": asked.ranks},
@@ -58,7 +58,7 @@ def make_plan(asked: Asked, hardware: Hardware, lengths: Lengths) -> dict[str, A
         "traffic": asdict(moved),
         "seconds": asdict(spent) | {"epoch": spent.epoch},
         "assumptions": assumptions(hardware),
-        "findings": [asdict(one) for one in findings(asked, sizes, counts, held, hardware)],
+        "findings": [asdict(one) for one in findings(asked, sizes, counts, held, lengths, hardware)],
     }
 
 

@@ -1,6 +1,7 @@
 """Shapes, config -> bytes of one GPU (and of its host) in each phase of an epoch, item by item.
 
-Gradients exist while updating only; an engine that sleeps holds nothing then.
+Gradients exist while updating only; an engine that sleeps holds nothing then. While sampling the most is held
+in the proof after a weight sync, when the engine has its cache and the trainer takes a pass.
 
 Items are what FSDP2 and vLLM hold; activations are counted for a Llama-like decoder layer.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlef_lightning.generation.proof import COUNT, LENGTH
 from rlef_lightning.learning.logprobs import chunk_rows
 from rlef_lightning.plan.asked import Asked
 from rlef_lightning.plan.hardware import RESERVED_BYTES, Hardware
@@ -38,16 +40,18 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
     """On rank 0, which has the largest shards."""
     resting, host = _resting(asked, shapes)
     compute = BYTES[asked.compute_dtype or "float32"]
-    reference = BYTES[asked.reference_dtype]
-    passes = _activations(asked, shapes, compute)
     head = shapes.vocabulary * shapes.hidden
-    rows = min(chunk_rows(shapes.vocabulary, "cuda"), asked.pack_tokens)
-    logits = float(rows * shapes.vocabulary)
     half = compute if compute < 4 else 0  # beside what is summed up in float32
+    logits = _logits(shapes, asked.pack_tokens)
+    proof = {
+        **resting,
+        "gathered weights": _gathered(shapes.policy, compute),
+        "logits of a chunk": (4 + half) * _logits(shapes, COUNT * LENGTH),
+    }
     scoring = {
         **resting,
-        "gathered weights": _gathered(shapes.policy, max(compute, reference)),
-        "activations": passes["of a layer"],
+        "gathered weights": _gathered_for_scoring(asked, shapes, compute),
+        "activations": float(asked.pack_tokens * kept_by_layer(shapes, compute)),
         "logits of a chunk": (8 + half) * logits,  # with the entropy's
     }
     updating = {
@@ -55,7 +59,7 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
         "gradients": 4.0 * (shapes.policy.trained + shapes.value.trained),
         "gathered weights": _gathered(shapes.policy, compute),
         "gathered gradients": _gathered_gradients(shapes.policy, compute),
-        "activations": passes["kept"],
+        "activations": float(asked.pack_tokens * _kept(asked, shapes, compute)),
         "logits of a chunk": (4 + half) * logits,
         "gradient of the output layer": float((4 + half) * head) if asked.lora is None else 0.0,
     }
@@ -68,7 +72,7 @@ def memory(asked: Asked, shapes: Shapes, hardware: Hardware) -> Memory:
         host["sleeping engine's weights"] = engine["engine's weights"]
     if asked.engine.get("sleep_level") == 0:  # it stays where it is
         scoring, updating = scoring | engine, updating | engine
-    return Memory(sampling={**resting, **engine}, scoring=scoring, updating=updating, host=host)
+    return Memory(sampling=proof | engine, scoring=scoring, updating=updating, host=host)
 
 
 def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
@@ -92,6 +96,16 @@ def _gathered(network: Network, size: int) -> float:
     return float(size * (network.root + network.layer + max(network.layer, network.embeddings)))
 
 
+def _gathered_for_scoring(asked: Asked, shapes: Shapes, size: int) -> float:
+    """All roots: without a backward pass a root stays whole until scoring is over. With LoRA there is one."""
+    if asked.lora is not None:
+        return _gathered(shapes.policy, size)
+    own = size if asked.compute_dtype is not None else BYTES[asked.reference_dtype]
+    networks = ((shapes.policy, size), (shapes.value, size), (shapes.reference, own))
+    roots = sum(width * network.root for network, width in networks)
+    return float(roots + max(_gathered(network, width) - width * network.root for network, width in networks))
+
+
 def _gathered_gradients(network: Network, size: int) -> float:
     """Of the root and a part in the passes' format, and of the larger of them in float32, to be reduced.
 
@@ -103,18 +117,34 @@ def _gathered_gradients(network: Network, size: int) -> float:
     return float(size * (network.root + part) + 4 * max(network.root, part))
 
 
-def _activations(asked: Asked, shapes: Shapes, size: int) -> Items:
-    """Of a pack: what one layer needs, and what is kept for the backward pass.
+def _logits(shapes: Shapes, tokens: int) -> float:
+    """Numbers of one chunk."""
+    return float(min(chunk_rows(shapes.vocabulary, "cuda"), tokens) * shapes.vocabulary)
 
-    A layer keeps, for each token: its input, two norms' outputs and the attention's (4 hidden), queries and
-    the attention's output again (2 heads x head size), keys and values, and gate, up, their activation and
-    product (4 intermediate). Computed again, it keeps its input only.
+
+def kept_by_layer(shapes: Shapes, size: int) -> int:
+    """Bytes for each token that one layer keeps for its backward pass, its input left out.
+
+    Of both norms: what comes in and the inverse deviation, in float32, what is scaled, and what comes out.
+    Of attention: queries, keys and values, the output, the same laid out for the output layer (FlashAttention
+    on a GPU needs it once), the normalisers in float32. Of the MLP: gate, up, the activation, their product.
     """
-    heads = 2 * shapes.heads + 2 * shapes.key_value_heads
-    token = 4 * shapes.hidden + heads * shapes.head_size + 4 * shapes.intermediate
-    layer = float(size * asked.pack_tokens * token)
-    inputs = float(size * asked.pack_tokens * shapes.hidden * shapes.layers)
-    return {"of a layer": layer, "kept": inputs + layer if asked.recompute else layer * shapes.layers}
+    norms = 2 * (4 * shapes.hidden + 4 + 2 * size * shapes.hidden)
+    numbers = (3 * shapes.heads + 2 * shapes.key_value_heads) * shapes.head_size
+    return norms + size * numbers + 4 * shapes.heads + size * 4 * shapes.intermediate
+
+
+def kept_besides(shapes: Shapes, size: int) -> int:
+    """The same of what comes before and after the layers: ids, rotary cosines and sines, the last norm."""
+    return 8 + 2 * size * shapes.head_size + (4 + size) * shapes.hidden + 4
+
+
+def _kept(asked: Asked, shapes: Shapes, size: int) -> int:
+    """Most bytes for each token that are kept at a time. Computed again, a layer keeps its input only."""
+    layer, besides = kept_by_layer(shapes, size), kept_besides(shapes, size)
+    if asked.recompute:
+        return shapes.layers * size * shapes.hidden + besides + layer
+    return shapes.layers * layer + besides
 
 
 def _engine(asked: Asked, shapes: Shapes, hardware: Hardware) -> Items:

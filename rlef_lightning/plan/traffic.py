@@ -1,6 +1,6 @@
 """Shapes, batches -> bytes that each GPU moves, and seconds of each phase from stated figures.
 
-Ring collectives: a gathering of B bytes over n ranks brings B (n - 1) / n to each.
+Ring collectives: a gathering of B bytes over n ranks brings B (n - 1) / n to each, a sum twice that.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ class Traffic:
     """All-gathers of an epoch's scoring: three networks, forwards, for every pack."""
     sync_per_epoch: float
     """All-gather of the policy for the engines: in float32, with LoRA in the base's format."""
+    engine_per_epoch: float
+    """All-reduces and all-gathers of the ranks of one tensor-parallel engine while it samples; 0 where each
+    rank has an engine of its own."""
 
 
-def traffic(asked: Asked, shapes: Shapes, plan: Batches) -> Traffic:
+def traffic(asked: Asked, shapes: Shapes, plan: Batches, lengths: Lengths) -> Traffic:
     """Of rank 0."""
     part = (asked.ranks - 1) / asked.ranks
     compute = BYTES[asked.compute_dtype or "float32"]
@@ -43,7 +46,18 @@ def traffic(asked: Asked, shapes: Shapes, plan: Batches) -> Traffic:
         reduce_per_step=4.0 * packs * moved * part,
         gather_for_scoring=packs * asked.minibatches * scored * part,
         sync_per_epoch=base * shapes.policy.weights * part,
+        engine_per_epoch=_within_engine(asked, shapes, lengths),
     )
+
+
+def _within_engine(asked: Asked, shapes: Shapes, lengths: Lengths) -> float:
+    """For each token, prompts included, two sums of hidden states a layer (after attention and the MLP) and
+    one of the embeddings; and the logits of each token that is sampled, gathered."""
+    ranks = asked.ranks_per_engine
+    size, part = BYTES[asked.engine.get("dtype", "float32")], (ranks - 1) / ranks
+    episodes = asked.episodes / (asked.ranks / ranks)
+    sums = 2 * part * (2 * shapes.layers + 1) * shapes.hidden * size * lengths.sequence
+    return episodes * (sums + part * shapes.vocabulary * size * lengths.sampled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +90,9 @@ def seconds(
     both = ((8.0 if asked.recompute else 6.0) * trained - 2.0 * frozen) * tokens
     steps = moved.gather_per_step + moved.reduce_per_step
     return Seconds(
-        sampling=_sampling(asked, shapes, lengths, hardware),
+        # Within a step of an engine nothing goes on while its ranks exchange.
+        sampling=_sampling(asked, shapes, lengths, hardware)
+        + moved.engine_per_epoch / _engine_bytes_per_s(asked, hardware),
         scoring=max(forward / compute, moved.gather_for_scoring / wire),
         updating=max(both / compute, asked.minibatches * steps / wire),
         sync=moved.sync_per_epoch / wire,
@@ -89,12 +105,22 @@ def _bytes_per_s(asked: Asked, hardware: Hardware) -> float:
     return NETWORK_SHARE * full
 
 
+def _engine_bytes_per_s(asked: Asked, hardware: Hardware) -> float:
+    """Neighbouring ranks form an engine: those of one node, if it is no larger."""
+    within = asked.ranks_per_engine <= hardware.gpus_per_node
+    return NETWORK_SHARE * (hardware.link_bytes_per_s if within else hardware.network_bytes_per_s)
+
+
 def at_once(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> float:
     """Sequences that one engine samples at the same time."""
+    return min(asked.max_in_flight, could_run(asked, shapes, lengths, hardware))
+
+
+def could_run(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> float:
+    """The same if all episodes were handed out at the start: its batch, its cache, its share of an epoch."""
     engines = asked.ranks / asked.ranks_per_engine
     room = cached_tokens(asked, shapes, hardware) / lengths.sequence
-    limits = (int(asked.engine.get("max_sequences", 256)), asked.max_in_flight, asked.episodes / engines)
-    return max(1.0, min(room, *limits))
+    return max(1.0, min(room, int(asked.engine.get("max_sequences", 256)), asked.episodes / engines))
 
 
 def _sampling(asked: Asked, shapes: Shapes, lengths: Lengths, hardware: Hardware) -> float:

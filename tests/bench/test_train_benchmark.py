@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def test_waste_of_what_keeps_step() -> None:
     assert found["padding_waste"] == pytest.approx(15 / 31)
     # On 8 ranks 8 + 5 + 3 + 5 x 3 tokens: 8 on the fullest, 31 / 8 in the mean.
     assert found["rank_imbalance"] == pytest.approx(8 / (31 / 8) - 1)
+
+
+def test_dialogues_in_packs_waste_nothing_to_speak_of() -> None:
+    # The benchmark's own sizes, the worst of 1, 2 and 8 ranks; nothing of it is timed.
+    samples = train.samples_like("contests", 128)
+    assert train.waste(samples, minibatches=2, pack_tokens=8192)["padding_waste"] < 0.02
+
+
+@pytest.mark.slow
+def test_chunks_take_an_eighth_of_the_memory_at_most() -> None:
+    # Full logits are 4096 x 50,000 numbers of 4 bytes, 781 MiB, and some three tensors of them; a chunk is
+    # 128 MiB, and with the entropy there are two.
+    sizes = argparse.Namespace(chunk_tokens=4096, chunk_vocabulary=50_000, chunk_hidden=32, chunk_rounds=1)
+    found = train.chunked(sizes)
+    if found["chunk_tokens_measured"] < 4096:
+        pytest.skip("full logits of 3 GiB do not fit into the free memory here")
+    assert found["chunked_memory_ratio"] <= 1 / 8
 
 
 def test_tokens_are_halved_until_they_fit() -> None:

@@ -100,6 +100,18 @@ def test_a_printed_config_prints_the_same_again(path: Path, rlef: CommandLine, t
     assert_holds(yaml.safe_load(first), path)
 
 
+@pytest.mark.parametrize("name", ["8b.yaml", "70b.yaml"])
+def test_each_value_of_a_large_config_says_where_it_is_from(name: str) -> None:
+    lines = (CONFIGS / name).read_text().splitlines()
+    values = [line for line in lines if re.match(r" *(- )?\w+: *[^ #]", line)]
+    source = re.compile(r"  # (paper, sec\. [23](\.\d)?|ours: \S+ .+)")
+    assert len(values) > 100
+    assert [line for line in values if not source.search(line) or "{" in line] == []
+    keys = [line for line in lines if re.match(r" *\w+: *(#.*)?$", line)]
+    rest = [line for line in lines if line and not line.startswith("#")]
+    assert len(values) + len(keys) == len(rest)
+
+
 @pytest.mark.parametrize("path", OVERLAYS, ids=name_of)
 def test_an_overlay_is_laid_over_the_tiny_config(path: Path, rlef: CommandLine) -> None:
     printed = yaml.safe_load(rlef.printed("--config", TINY, "--config", path))

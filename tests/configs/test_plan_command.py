@@ -58,6 +58,47 @@ def test_what_does_not_fit_is_said(
     assert any("updating needs" in one["text"] for one in plan["findings"] if one["kind"] == "wrong")
 
 
+def test_what_fit_would_refuse_is_said_in_its_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rlef"])
+    refused = (
+        "--data.play.samples_per_problem=1",
+        "--data.play.sampling.top_p=0.9",
+        "--trainer.precision=bf16-mixed",
+    )
+    configs = (CONFIGS / "8b.yaml", CONFIGS / "experiment" / "objective_grpo.yaml")
+    folder = f"--model.model_folder={CONFIGS / 'architectures' / 'llama-3.1-8b'}"
+    code, plan = planned(capsys, *(f"--config={path}" for path in configs), folder, *refused)
+    wrong = [one["text"] for one in plan["findings"] if one["kind"] == "wrong"]
+    assert code == 1
+    assert [text.partition(";")[0] for text in wrong] == [
+        "trainer.precision is bf16-mixed",
+        "data.play.sampling.top_p is 0.9",
+        "data.play.samples_per_problem is 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("data.play.turn_limit=0", "turn_limit is 0; it must be at least 1"),
+        ("data.minibatches_per_epoch=0", "data.minibatches_per_epoch is 0; it must be at least 1"),
+        ("data.validation.k=2", "k is 2, but one episode of play.turn_limit=3 turns counts"),
+        ("model.objective.clip_epsilon=0", "objective.clip_epsilon is 0"),
+    ],
+)
+def test_numbers_of_which_no_run_can_be_made(
+    option: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rlef"])
+    folder = f"--model.model_folder={CONFIGS / 'architectures' / 'llama-3.1-8b'}"
+    with pytest.raises(SystemExit) as end:
+        main(["plan", f"--config={CONFIGS / '8b.yaml'}", folder, f"--{option}"])
+    assert end.value.code == 1
+    assert f"rlef: error: {said}" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_not_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,10 +20,12 @@ from random import Random
 from typing import Any
 
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
+from rlef_lightning.learning.objectives import PPO
 from rlef_lightning.plan.asked import Asked
 from rlef_lightning.plan.hardware import HARDWARE, RESERVED_BYTES, Hardware
 from rlef_lightning.plan.memory import memory
 from rlef_lightning.plan.shapes import Shapes, shapes
+from rlef_lightning.rollout import PlaySettings
 from rlef_lightning.types import TrainingSample
 from tools.bench.parts import SHAPES, endless_folder
 from tools.bench.updates import contest_turns, loose_module, sample
@@ -164,9 +166,9 @@ def _asked(folder: str, pack_tokens: int) -> Asked:
     return Asked(
         model_folder=folder, devices=1, nodes=1, strategy="ShardedStrategy", data_parallel_size=None,
         distributed_checkpoint=True, reload_every=1, max_epochs=1, warmup_steps=1, pack_tokens=pack_tokens,
-        trains_value=True, reference_dtype="bfloat16", compute_dtype="bfloat16", recompute=False,
-        offload_reference=False, problems_per_epoch=1, samples_per_problem=1, turn_limit=3,
-        max_response_tokens=2048, minibatches=1, max_in_flight=1, engine={"sleep_level": 2}, workers=1,
+        objective=PPO(), reference_dtype="bfloat16", compute_dtype="bfloat16", recompute=False,
+        offload_reference=False, problems_per_epoch=1, play=PlaySettings(), minibatches=1, max_in_flight=1,
+        engine={"sleep_level": 2}, workers=1,
     )  # fmt: skip
 
 

@@ -24,9 +24,9 @@ def anonymous_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) << 10
 
 
-def model_folder(path: Path, vocabulary: int) -> str:
+def model_folder(path: Path, vocabulary: int, layers: int = 4) -> str:
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=512, intermediate_size=1376, num_hidden_layers=4,
+        vocab_size=vocabulary, hidden_size=512, intermediate_size=1376, num_hidden_layers=layers,
         num_attention_heads=8,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,20 @@ def test_what_is_no_checkpoint_is_named(trained, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_another_model_is_refused(trained, folder, tmp_path):
-    torch.save({"state_dict": state_of(load_policy(folder))}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="is of another model than --model_folder"):
-        export(tmp_path / "other.ckpt", TINY, tmp_path / "new", torch.float32)
+@pytest.mark.parametrize(
+    ("kind", "said"), [("file", "is of another model than --model_folder"), ("shards", "Size mismatch")]
+)
+def test_another_model_is_refused(folder, tmp_path, kind, said):
+    checkpoint = written(load_policy(folder), tmp_path / "other.ckpt", kind)
+    with pytest.raises(CheckpointError, match=said):
+        export(checkpoint, TINY, tmp_path / "new", torch.float32)
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_what_lora_left_is_read_from_the_model_folder(trained, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(TINY, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    checkpoint = written(trained, tmp_path / "last.ckpt", "file")
+    folder = export(checkpoint, str(bare), tmp_path / "exported", torch.float32)
+    found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in trained.state_dict().items())

@@ -15,20 +15,32 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.learning.objectives import GRPO, PPO
+from rlef_lightning.learning.packing import collate_sequences
+from rlef_lightning.learning.samples import TokenSequence
+from rlef_lightning.models.attention import IMPLEMENTATION
 from rlef_lightning.models.building import Place, build_policy, build_value
 from rlef_lightning.models.lora import Lora, add_adapters
-from rlef_lightning.models.networks import PolicyNetwork
-from rlef_lightning.models.sharding import decoder_layers, shard
+from rlef_lightning.models.networks import PolicyNetwork, hidden_states
+from rlef_lightning.models.sharding import decoder_layers, recompute_layers, shard
 from rlef_lightning.models.skeleton import skeleton
 from rlef_lightning.plan.advice import findings
 from rlef_lightning.plan.asked import Asked, _devices
 from rlef_lightning.plan.batches import Lengths, batches
 from rlef_lightning.plan.command import make_plan
 from rlef_lightning.plan.hardware import HARDWARE, RESERVED_BYTES
-from rlef_lightning.plan.memory import cache_bytes_per_token, engine_weight_bytes, memory
+from rlef_lightning.plan.memory import (
+    cache_bytes_per_token,
+    engine_weight_bytes,
+    kept_besides,
+    kept_by_layer,
+    memory,
+)
 from rlef_lightning.plan.page import in_bytes, show
 from rlef_lightning.plan.shapes import Shapes, fake_ranks, held, shapes
-from rlef_lightning.plan.traffic import traffic
+from rlef_lightning.plan.traffic import seconds, traffic
+from rlef_lightning.rollout import PlaySettings
+from rlef_lightning.types import Sampling
 from tests.two_ranks import on_two_ranks
 
 ARCHITECTURES = Path(__file__).parents[3] / "configs" / "architectures"
@@ -45,15 +57,13 @@ ASKED = Asked(
     max_epochs=3000,
     warmup_steps=50,
     pack_tokens=8192,
-    trains_value=True,
+    objective=PPO(),
     reference_dtype="bfloat16",
     compute_dtype="bfloat16",
     recompute=True,
     offload_reference=False,
     problems_per_epoch=1024,
-    samples_per_problem=1,
-    turn_limit=3,
-    max_response_tokens=2048,
+    play=PlaySettings(sampling=Sampling(max_response_tokens=2048)),
     minibatches=4,
     max_in_flight=64,
     engine={
@@ -65,6 +75,11 @@ ASKED = Asked(
     },
     workers=64,
 )
+
+
+def drawn(**changes: Any) -> PlaySettings:
+    """The same way to play, sampled otherwise."""
+    return replace(ASKED.play, sampling=replace(ASKED.play.sampling, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -170,19 +185,64 @@ def test_memory_item_by_item(eight: Shapes) -> None:
     assert held.updating["logits of a chunk"] == (4 + 2) * 1046 * 128256
     assert held.updating["gradient of the output layer"] == (4 + 2) * table
     assert held.scoring["logits of a chunk"] == (4 + 4 + 2) * 1046 * 128256
-    # 32 layers' inputs of 4096, and one layer: 4 x 4096 + (64 + 16) x 128 + 4 x 14336 numbers a token
-    assert held.updating["activations"] == 2 * 8192 * (32 * 4096 + 4 * 4096 + 80 * 128 + 4 * 14336)
+    # Policy and reference keep their output layers from pack to pack, the value network norm, head and bias.
+    roots = (table + 4096) + (table + 4096) + (4096 + 4096 + 1)
+    assert held.scoring["gathered weights"] == 2 * (roots + layer + table)
+    # A layer keeps of a token: of 2 norms 4096 numbers in float32 and one more, and 2 x 4096; of attention
+    # (3 x 32 + 2 x 8) x 128 and 32 in float32; of the MLP 4 x 14336.
+    kept = 2 * (4 * 4097 + 2 * 2 * 4096) + 2 * (112 * 128 + 4 * 14336) + 4 * 32
+    assert held.scoring["activations"] == 8192 * kept
+    # All 32 layers' inputs, an id, cosines and sines of 128, the last norm: 4096 twice, and the deviation.
+    assert held.updating["activations"] == 8192 * (2 * 32 * 4096 + kept + 8 + 2 * 2 * 128 + 6 * 4096 + 4)
     # an engine for each rank: all weights in bfloat16, together with its cache half of 80 GB
     assert held.sampling["engine's weights"] == 2 * 8_030_261_248
     engine = held.sampling["engine's weights"] + held.sampling["engine's cache and work space"]
     assert engine == pytest.approx(40e9)
     assert "gradients" not in held.sampling
+    # The proof after a sync: the policy's pass over 4 x 48 tokens, when the engine has its cache.
+    assert held.sampling["gathered weights"] == held.updating["gathered weights"]
+    assert held.sampling["logits of a chunk"] == (4 + 2) * 192 * 128256
+
+
+def saved_bytes(folder: str, lengths: list[int], dtype: torch.dtype, *, recompute: bool) -> int:
+    """Of all tensors but weights that a pass over a pack keeps for its backward pass."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=IMPLEMENTATION)
+    if recompute:
+        recompute_layers(model)
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    pack = collate_sequences([TokenSequence(token_ids=(3,) * n, spans=((1, n),)) for n in lengths])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = hidden_states(model, pack)
+    assert hidden.requires_grad  # and with it all that was kept is still there, each at its own address
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, 2), (torch.float32, 4)])
+def test_planned_activations_are_those_that_are_kept(tmp_path: Path, dtype: torch.dtype, size: int) -> None:
+    folder = small_folder(tmp_path, layers=3)
+    sizes, tokens = shapes(folder, 2), 64
+    layer, besides = kept_by_layer(sizes, size), kept_besides(sizes, size)
+    assert saved_bytes(folder, [33, 31], dtype, recompute=False) == tokens * (3 * layer + besides)
+    # The inputs of three layers. Cosines and sines, 6 numbers each, are kept beside, where no hook sees them.
+    found = saved_bytes(folder, [33, 31], dtype, recompute=True)
+    assert found == tokens * (3 * size * 24 + besides - 2 * size * 6)
+    asked = replace(ASKED, pack_tokens=tokens, compute_dtype="bfloat16" if size == 2 else None)
+    planned = memory(asked, sizes, H100).updating["activations"]
+    assert planned == found + tokens * (2 * size * 6 + layer)
 
 
 def test_without_a_value_network_the_policy_alone_is_trained(eight: Shapes) -> None:
     alone = shapes(ASKED.model_folder, 8, values=None)
     assert alone.policy == eight.policy
-    held = memory(replace(ASKED, trains_value=False), alone, H100)
+    held = memory(replace(ASKED, objective=GRPO()), alone, H100)
     assert held.updating["Adam's averages"] == 8 * alone.policy.shard
 
 
@@ -230,7 +290,7 @@ def test_adapters_train_a_little_and_need_no_reference(eight: Shapes) -> None:
     assert held.updating["weights (policy, value)"] == 2 * eight.policy.shard + 4 * found.policy.trained
     assert held.updating["gradient of the output layer"] == 0
     plan = batches(asked, LENGTHS)
-    moved = traffic(asked, found, plan)
+    moved = traffic(asked, found, plan, LENGTHS)
     assert moved.reduce_per_step == pytest.approx(9 * 4 * found.policy.trained_weights * 7 / 8)
     assert moved.sync_per_epoch == pytest.approx(2 * found.policy.weights * 7 / 8)
     assert memory(asked, found, H100).total("updating") < 0.6 * memory(ASKED, eight, H100).total("updating")
@@ -256,7 +316,7 @@ def test_averages_in_the_host(eight: Shapes) -> None:
 def test_activations_that_are_kept(eight: Shapes) -> None:
     again = memory(ASKED, eight, H100).updating["activations"]
     kept = memory(replace(ASKED, recompute=False), eight, H100).updating["activations"]
-    assert kept == 2 * 8192 * 32 * (4 * 4096 + 80 * 128 + 4 * 14336) > 10 * again
+    assert kept == 8192 * (32 * kept_by_layer(eight, 2) + kept_besides(eight, 2)) > 10 * again
 
 
 def test_engines_over_several_ranks(eight: Shapes) -> None:
@@ -270,7 +330,7 @@ def test_engines_over_several_ranks(eight: Shapes) -> None:
 
 
 def test_traffic_of_a_step(eight: Shapes) -> None:
-    moved = traffic(ASKED, eight, batches(ASKED, LENGTHS))
+    moved = traffic(ASKED, eight, batches(ASKED, LENGTHS), LENGTHS)
     trained = eight.policy.weights + eight.value.weights
     # 9 packs; weights in bfloat16 forwards and backwards, gradients in float32; 7 of 8 parts come from others
     assert moved.gather_per_step == pytest.approx(9 * 2 * 2 * trained * 7 / 8)
@@ -278,9 +338,25 @@ def test_traffic_of_a_step(eight: Shapes) -> None:
     assert moved.sync_per_epoch == pytest.approx(4 * eight.policy.weights * 7 / 8)
 
 
+def test_traffic_within_an_engine(eight: Shapes) -> None:
+    four = replace(ASKED, engine={**ASKED.engine, "ranks_per_engine": 4})
+    plan = batches(four, LENGTHS)
+    # 2 engines with 512 episodes each. Of 2100 tokens: 2 sums for each of 32 layers, one of the embeddings,
+    # 4096 numbers of 2 bytes, of which a ring brings 2 x 3/4; of 2 x 500 sampled ones 128256 logits, 3/4.
+    sums, logits = 2 * 3 / 4 * 65 * 4096 * 2 * 2100, 3 / 4 * 128256 * 2 * 1000
+    moved = traffic(four, eight, plan, LENGTHS)
+    assert moved.engine_per_epoch == pytest.approx(512 * (sums + logits))
+    alone = traffic(ASKED, eight, plan, LENGTHS)
+    assert alone.engine_per_epoch == 0
+    # By links within the node, of which 0.7 are had; between nodes at 50 GB/s.
+    spent = seconds(four, eight, plan, moved, LENGTHS, H100).sampling
+    silent = seconds(four, eight, plan, alone, LENGTHS, H100).sampling
+    assert spent - silent == pytest.approx(moved.engine_per_epoch / (0.7 * 450e9))
+
+
 def said(asked: Asked, sizes: Shapes) -> str:
     plan = batches(asked, LENGTHS)
-    found = findings(asked, sizes, plan, memory(asked, sizes, H100), H100)
+    found = findings(asked, sizes, plan, memory(asked, sizes, H100), LENGTHS, H100)
     return "\n".join(f"{one.kind}: {one.text}" for one in found)
 
 
@@ -291,12 +367,32 @@ def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
 @pytest.mark.parametrize(
     ("changes", "engine", "text"),
     [
-        ({"strategy": "DDPStrategy"}, {}, "wrong: trainer.strategy is DDPStrategy with 8 processes"),
-        ({"data_parallel_size": 4}, {}, "wrong: trainer.strategy.init_args.data_parallel_size is 4 of 8"),
+        (
+            {"strategy": "DDPStrategy"},
+            {},
+            "wrong: 8 processes with trainer.strategy=DDPStrategy would",
+        ),
+        (
+            {"strategy": "DDPStrategy"},
+            {},
+            "wrong: model.compute_dtype and model.offload_reference are",
+        ),
+        ({"data_parallel_size": 4}, {}, "wrong: trainer.strategy's data_parallel_size is 4 of 8 processes"),
+        ({"data_parallel_size": None}, {}, "data_parallel_size is 1 of 8 processes"),  # "auto": the nodes
         ({"reload_every": 0}, {}, "wrong: trainer.reload_dataloaders_every_n_epochs is 0"),
-        ({"pack_tokens": 4096}, {}, "wrong: model.pack_tokens=4096 is less than the longest episode"),
+        ({"precision": "bf16-mixed"}, {}, "wrong: trainer.precision is bf16-mixed; it must be 32-true"),
+        (
+            {"objective": GRPO()},
+            {},
+            "wrong: data.play.samples_per_problem is 1; model.objective=GRPO",
+        ),
+        ({"value_folder": "x", "value_network": "shared"}, {}, "wrong: model.value_folder='x' is of a value"),
+        ({"lora": Lora(), "offload_reference": True}, {}, "wrong: model.reference_folder and model.offload"),
+        ({"play": drawn(top_p=0.9)}, {}, "wrong: data.play.sampling.top_p is 0.9; training needs 1"),
+        ({"play": drawn(temperature=0.0)}, {}, "wrong: data.play.sampling.temperature is 0"),
+        ({"pack_tokens": 4096}, {}, "wrong: model.pack_tokens is 4096; a pack must hold the longest episode"),
         ({"minibatches": 2000}, {}, "wrong: data.minibatches_per_epoch=2000 is more than 1024 episodes"),
-        ({"max_response_tokens": 8192}, {}, "leaves no room for a prompt"),
+        ({"play": drawn(max_response_tokens=8192)}, {}, "leaves no room for a prompt"),
         ({"pack_tokens": 1 << 17}, {}, "wrong: updating needs"),
         ({"recompute": False}, {}, "model.recompute_activations"),
         ({}, {"ranks_per_engine": 3}, "ranks_per_engine=3 does not divide 8 processes"),
@@ -310,6 +406,9 @@ def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
         ({"warmup_steps": 12_000}, {}, "doubtful: model.warmup_steps=12000, and the run has 12000 steps"),
         ({"minibatches": 256}, {}, "doubtful: a mini-batch has 4 episodes for 8 ranks"),
         ({"max_epochs": None}, {}, "doubtful: trainer.max_epochs is not set"),
+        ({"max_in_flight": 31}, {}, "doubtful: data.pace.max_in_flight=31 is less than the 32 sequences"),
+        # 1024 episodes for 8 engines; no more can be in flight.
+        ({"max_in_flight": 64}, {"max_sequences": 100}, "data.pace.max_in_flight=64 is less than the "),
     ],
 )
 def test_findings(eight: Shapes, changes: dict[str, Any], engine: dict[str, Any], text: str) -> None:
@@ -317,11 +416,25 @@ def test_findings(eight: Shapes, changes: dict[str, Any], engine: dict[str, Any]
     assert text in said(asked, eight)
 
 
+def test_one_process_needs_no_sharding(eight: Shapes) -> None:
+    alone = replace(ASKED, devices=1, strategy="auto", compute_dtype=None)
+    assert "trainer.strategy" not in said(alone, eight)
+
+
+def test_tokenizers_are_compared_where_there_are_any(tmp_path: Path, eight: Shapes) -> None:
+    tiny = str(Path(__file__).parents[3] / "tools" / "tiny_model" / "model")
+    (tmp_path / "config.json").write_text(Path(tiny, "config.json").read_text())
+    other = replace(ASKED, model_folder=tiny, reference_folder=str(tmp_path))
+    assert f"wrong: no tokenizer in {str(tmp_path)!r} (model.reference_folder)" in said(other, eight)
+    assert "no tokenizer" not in said(replace(ASKED, reference_folder=str(tmp_path)), eight)
+
+
 def test_a_checkpoint_in_one_file_that_no_host_holds() -> None:
     config = replace(ASKED, model_folder=str(ARCHITECTURES / "llama-3.1-8b"), distributed_checkpoint=False)
     sizes = shapes(config.model_folder, 8)
     large = replace(sizes, policy=replace(sizes.policy, weights=150_000_000_000))
-    assert "doubtful: a checkpoint in one file brings" in said(config, large)
+    # 12 bytes a weight: itself and two averages; 150e9 of the policy and 7.5e9 of the value network.
+    assert "doubtful: a checkpoint in one file brings 1760 GiB" in said(config, large)
 
 
 def test_the_plan_is_plain_and_can_be_shown() -> None:
