@@ -307,7 +307,7 @@ class RolloutDataModule(L.LightningDataModule):
         )
         version, ranks = self.engine.policy_version, self._ranks
         writer = Writer(rank=ranks.rank, world_size=ranks.size, policy_version=version)
-        log = EpisodeLog(self.store, origin, writer)
+        log = EpisodeLog(self.store, origin, writer, ranks.any)
         if log.restored:
             asked = len(problems) * play.samples_per_problem
             rank_zero_info(f"{len(log.restored)} of {asked} episodes are read back from {log.path}")

@@ -81,9 +81,8 @@ class AppendFile:
         os.ftruncate(self._file, size_bytes)
         self._end = size_bytes
 
-    def set_aside(self) -> Path:
-        """Rename what there is and go on with an empty file; returns the new name."""
-        aside = self.path.with_name(f"{self.path.name}.replaced")
+    def set_aside(self, aside: Path) -> None:
+        """Rename what there is and go on with an empty file."""
         try:
             os.replace(self.path, aside)
             os.close(self._file)
@@ -91,7 +90,6 @@ class AppendFile:
             self._open()
         except OSError as error:
             raise self._failed(error) from error
-        return aside
 
     def append(self, record: Mapping[str, Any], *, sync: bool = False) -> None:
         """Write a record; once this returns, a kill does not lose it; with `sync`, nor does a loss of power.

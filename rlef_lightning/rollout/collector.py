@@ -97,7 +97,8 @@ class Collector:
             seed: Of this collection.
             progress: See `Progress`.
             share: With it other ranks play some of them; the collection holds those that this rank has.
-            log: What is in it is not played again; what ends is written to it.
+            log: What is in it is not played again; what ends is written to it. That the collection is whole
+                is not, as other ranks may not be done.
             elsewhere: Episodes that are in other ranks' logs; they are not played, and not returned here.
             check: Called twice a second; what it raises ends the collection.
 
@@ -117,8 +118,6 @@ class Collector:
         if missing:
             feedback = await self._feedback(problems, settings, seed, check)
             await self._play_all(missing, settings, feedback, ledger, share, check)
-        if log is not None:
-            log.finish(ledger.reasons())
         return Collection(
             episodes=ledger.in_order(),
             problems=len({problem.id for problem in problems}),
@@ -259,6 +258,8 @@ class _Ledger:
 
     def drop(self, place: int, reason: str, error: Exception) -> None:
         self._reasons[place] = reason
+        if self._log is not None:
+            self._log.drop(_key(self._seats[place]), reason)
         dropped, total = self.dropped, len(self._seats)
         if dropped.total() > self._limit * total:
             raise boundary_of(dropped)(
@@ -275,10 +276,6 @@ class _Ledger:
     def dropped(self) -> Counter[str]:
         """Number of drops by reason."""
         return Counter(self._reasons.values())
-
-    def reasons(self) -> dict[Key, str]:
-        """Why each episode was dropped."""
-        return {_key(self._seats[place]): reason for place, reason in self._reasons.items()}
 
     def in_order(self) -> tuple[Episode, ...]:
         return tuple(self._episodes[place] for place in sorted(self._episodes))

@@ -44,7 +44,8 @@ def filled(folder: Path, count: int = 3, *, finish: bool = False, origin: Origin
         for index in range(count):
             log.append(sample(index))
         if finish:
-            log.finish({("sum-1", 9): "executor"})
+            log.drop(("sum-1", 9), "executor")
+            log.finish()
         return log.path
 
 
@@ -166,7 +167,7 @@ def test_a_whole_collection_keeps_its_drops(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         assert log.ended
         assert log.dropped == {("sum-1", 9): "executor"}
-        log.finish({})
+        log.finish()
     assert path.read_bytes() == before
 
 
@@ -175,7 +176,7 @@ def test_partial_collections_may_be_refused(tmp_path: Path) -> None:
     with opened(tmp_path, partial=False) as log:
         assert not log.restored
         log.append(sample(0))
-        log.finish({})
+        log.finish()
     with opened(tmp_path, partial=False) as log:
         assert indices(log) == [0]
 
@@ -188,11 +189,11 @@ def test_an_evaluation_that_has_ended_is_measured_anew(
     assert path.name == "test-a_b_c-rank0000.jsonl"
     with opened(tmp_path, origin) as log:
         assert len(log.restored) == 3
-        log.finish({})
+        log.finish()
     for other in (origin, replace(origin, weights="v")):
         with opened(tmp_path, other) as log:
             assert not log.restored
-            log.finish({})
+            log.finish()
     assert not caplog.records  # nothing to warn of
 
 

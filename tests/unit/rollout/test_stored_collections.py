@@ -53,6 +53,8 @@ def played(
     problems = [problem(name) for name in NAMES]
     collection = run(collector.collect(problems, PLAY, 0, progress, log=log))
     assert reports[-1] == (15, 15)
+    if log is not None:
+        log.finish()
     return collection
 
 
