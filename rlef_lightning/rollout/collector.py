@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from rlef_lightning.dialogue import ChatFormat, Prompts
 from rlef_lightning.errors import EngineError, ExecutorError, RLEFError, RolloutError
 from rlef_lightning.execution import Executor
-from rlef_lightning.generation import Engine
+from rlef_lightning.generation import Engine, RequestFailed
 from rlef_lightning.rollout.episode_log import EpisodeLog, Key
 from rlef_lightning.rollout.feedback import FeedbackSource, NoFeedback, OwnFeedback, RandomFeedback
 from rlef_lightning.rollout.play import BadCompletion, Seat, Table, derive_seed, play
@@ -202,6 +202,8 @@ async def _play_from(
             ledger.drop(place, "executor", error)
         except BadCompletion as error:
             ledger.drop(place, "not_finite", error)
+        except RequestFailed as error:
+            ledger.drop(place, "request_failed", error)
         except EpisodeTimeout as error:
             ledger.drop(place, "time_limit", error)
 
@@ -209,6 +211,7 @@ async def _play_from(
 _BOUNDARIES: dict[str, type[RLEFError]] = {
     "executor": ExecutorError,
     "not_finite": EngineError,
+    "request_failed": EngineError,
     "time_limit": RolloutError,
 }
 """Which error too many drops for a reason are."""

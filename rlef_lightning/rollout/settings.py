@@ -56,7 +56,7 @@ class Pace:
     repeated bit for bit; slower programs hold up the engine."""
     max_dropped_share: float = 0.02
     """A collection in which more than this share of the episodes is dropped (sandbox failures, numbers that
-    are not finite, episodes that do not end) stops the run."""
+    are not finite, requests that the engine gave up, episodes that do not end) stops the run."""
     max_episode_s: float | None = 3600.0
     """Seconds on the clock after which an episode is dropped, waiting included; null: never."""
     max_engine_silence_s: float | None = 600.0
