@@ -337,8 +337,8 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _sync_engine(self) -> float:
         """New weights for the engine; raises EngineError unless it has them."""
-        tolerance = self.parity_tolerance
-        parity, self._weights = sync(self.engine, self._module, self._tokenizer, tolerance, self._ranks)
+        limits = self.parity_tolerance, self._ranks, self.pace.max_engine_silence_s
+        parity, self._weights = sync(self.engine, self._module, self._tokenizer, *limits)
         return parity
 
 

@@ -48,7 +48,7 @@ class VLLMEngine:
         sleep_level: What the engine frees while the trainer works: 0 nothing, 1 the cache, with the weights
             copied to the host, 2 both, as they come anew with each sync. null: 2 on a GPU, 0 on a CPU, where
             vLLM cannot.
-        rank_timeout_s: How long the ranks of one engine wait for each other's next step.
+        rank_timeout_s: How long the ranks of one engine wait for each other's next step, and for its end.
         extra: Further arguments of `vllm.LLM`, passed on as they are.
     """
 
@@ -224,7 +224,7 @@ class VLLMEngine:
             return play()
         if not self._leads:
             with self._compiling():
-                follow(self._engine, self._channel)
+                follow(self._engine, self._channel, self.rank_timeout_s)
             return None
         self._leader = Leader(self._engine, self._channel)
         try:

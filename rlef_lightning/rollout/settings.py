@@ -60,8 +60,8 @@ class Pace:
     max_episode_s: float | None = 3600.0
     """Seconds on the clock after which an episode is dropped, waiting included; null: never."""
     max_engine_silence_s: float | None = 600.0
-    """Seconds of stepping without an answer to any request after which the engine counts as hung and the run
-    ends; null: never."""
+    """Seconds of stepping without an answer to any request, in a single step, or in a weight sync or its
+    proof, after which the engine counts as hung and the run ends; null: never."""
 
     def __post_init__(self) -> None:
         for name in ("max_episode_s", "max_engine_silence_s"):
