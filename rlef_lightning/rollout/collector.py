@@ -166,8 +166,6 @@ class Collector:
             tasks = [asyncio.ensure_future(_play_from(queue, table, ledger, limit_s)) for _ in range(count)]
             checks = [engine.check] if check is None else [engine.check, check]
             await watched(schedule.run(tasks), checks)
-            if engine.forsaken:
-                engine.abort()
 
     def _queue(
         self, seats: Sequence[tuple[int, Seat]], share: Share | None

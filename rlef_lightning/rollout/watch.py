@@ -85,8 +85,6 @@ class EngineWatch:
         self._waiting = 0
         self._silent_s = 0.0
         self._ended = 0.0
-        self.forsaken = False
-        """True: requests were given up that the engine still has."""
 
     def submit(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
@@ -97,10 +95,9 @@ class EngineWatch:
         future.add_done_callback(self._answered)
         return future
 
-    def _answered(self, future: asyncio.Future[Completion]) -> None:
+    def _answered(self, _: asyncio.Future[Completion]) -> None:
         self._waiting -= 1
         self._silent_s = 0.0
-        self.forsaken = self.forsaken or future.cancelled()
 
     def step(self) -> None:
         """As `Engine.step`."""
@@ -116,7 +113,6 @@ class EngineWatch:
     def abort(self) -> None:
         """As `Engine.abort`."""
         self._engine.abort()
-        self.forsaken = False
 
     def check(self) -> None:
         """Look at the engine's answers.

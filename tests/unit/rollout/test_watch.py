@@ -82,6 +82,21 @@ def test_the_request_of_an_episode_that_is_given_up_takes_no_further_step(
     assert not holds_p4(engine.batches[-1])
 
 
+def test_a_collection_that_is_stopped_leaves_no_request_that_was_given_up_before() -> None:
+    """The last episode runs out of time, and that is when the run is told to end."""
+
+    class Stopped(Exception):
+        pass
+
+    def progress(done: int, total: int) -> None:
+        raise Stopped
+
+    engine = ScriptedEngine(RIGHT, steps=lambda prompt, seed: NEVER)
+    with pytest.raises(Stopped):
+        collect(engine, ["p0"], pace=Pace(max_episode_s=0.1, max_dropped_share=1.0), progress=progress)
+    assert engine.aborts == 1
+
+
 @BOTH_MODES
 def test_too_many_episodes_that_never_end_stop_the_run(reply_after_steps: int | None) -> None:
     script = dialogues(always(NAMES, program("right")) | always(["p1", "p3"], program("right slow")))
