@@ -1,6 +1,7 @@
 """Problems -> one Collection, on every rank, of the episodes that all ranks played together.
 
-Ranks that lead an engine play; the others follow their leader's engine. It plays nothing itself.
+Ranks that lead an engine play; the others follow their leader's engine. It plays nothing itself. Each rank
+has a log, and what they hold is one collection: no episode counts twice, and it ends for all of them at once.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def collect(
 ) -> Collection:
     """All episodes, in the order of problems and samples; then the engine sleeps.
 
+    Where none is missing, the end is written to the logs, followers' too.
+
     Raises:
         RankError: another rank failed, ended, or did not come in time.
         ExecutorError, EngineError, RolloutError: too many episodes were dropped, over all ranks; the most
@@ -52,13 +55,22 @@ def collect(
     parts = ranks.together(work, counter, tell=ranks_per_engine == 1)
     whole = merge(parts, problems, settings)
     let_sleep(engine)
-    _check_dropped(whole, len(problems) * settings.samples_per_problem, pace)
+    total = len(problems) * settings.samples_per_problem
+    _check_dropped(whole, total, pace)
+    # Not where a rank was stopped.
+    if log is not None and len(whole.episodes) + whole.dropped.total() == total:
+        log.finish()
     return whole
 
 
 def _elsewhere(ranks: Ranks, log: EpisodeLog | None) -> frozenset[Key]:
-    """What the other ranks have in their logs; asked before any of them writes on."""
+    """What the other ranks have in their logs; asked before any of them writes on.
+
+    An episode that several of them have belongs to the lowest.
+    """
     known = ranks.gather(frozenset() if log is None else frozenset((*log.restored, *log.dropped)))
+    if log is not None:
+        log.leave(frozenset().union(*known[: ranks.rank]))
     return frozenset().union(*(keys for rank, keys in enumerate(known) if rank != ranks.rank))
 
 

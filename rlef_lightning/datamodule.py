@@ -307,7 +307,7 @@ class RolloutDataModule(L.LightningDataModule):
         )
         version, ranks = self.engine.policy_version, self._ranks
         writer = Writer(rank=ranks.rank, world_size=ranks.size, policy_version=version)
-        log = EpisodeLog(self.store, origin, writer)
+        log = EpisodeLog(self.store, origin, writer, ranks.any)
         if log.restored:
             asked = len(problems) * play.samples_per_problem
             rank_zero_info(f"{len(log.restored)} of {asked} episodes are read back from {log.path}")
@@ -337,8 +337,8 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _sync_engine(self) -> float:
         """New weights for the engine; raises EngineError unless it has them."""
-        tolerance = self.parity_tolerance
-        parity, self._weights = sync(self.engine, self._module, self._tokenizer, tolerance, self._ranks)
+        limits = self.parity_tolerance, self._ranks, self.pace.max_engine_silence_s
+        parity, self._weights = sync(self.engine, self._module, self._tokenizer, *limits)
         return parity
 
 

@@ -122,6 +122,10 @@ class Ranks:
         """The largest of the ranks' numbers."""
         return max(self.gather(number))
 
+    def any(self, holds: bool) -> bool:
+        """Whether it is true on one rank at least."""
+        return max(self.gather(holds))
+
 
 class Counter:
     """A number that all ranks count up; no two of them ever get the same."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlef_lightning.generation import Engine
+from rlef_lightning.generation.guard import Guard
 from rlef_lightning.generation.proof import check_parity, probe_sequences
 from rlef_lightning.models.digest import WeightsDigest
 from rlef_lightning.ranks import Ranks
@@ -27,15 +28,38 @@ class Trained(Protocol):
 
 
 def sync(
-    engine: Engine, trained: Trained, tokenizer: Any, tolerance: float, ranks: Ranks
+    engine: Engine,
+    trained: Trained,
+    tokenizer: Any,
+    tolerance: float,
+    ranks: Ranks,
+    limit_s: float | None = None,
 ) -> tuple[float, str]:
     """(the largest difference of a log-probability, over all ranks; the digest of the weights).
 
+    Args:
+        engine: Gets the weights.
+        trained: Has them.
+        tokenizer: Of which tokens the proof is made.
+        tolerance: Of the proof.
+        ranks: The processes of the run.
+        limit_s: Sync or proof that lasts longer hangs, and ends the process; None: they may last for ever.
+
     Raises:
         EngineError: engine and trainer disagree by more than `tolerance`.
+        RankError: another rank did not come.
     """
+    ranks.gather(None)  # a rank that still writes a checkpoint, say, is waited for, and not taken for a hang
     digest = WeightsDigest()
-    engine.sync_weights(digest.watch(trained.engine_weights()))
+    with _guard("weight sync", limit_s) as guard, guard.work():
+        engine.sync_weights(digest.watch(trained.engine_weights()))
     probe = probe_sequences(len(tokenizer), tokenizer.all_special_ids)
-    parity = check_parity(engine.prompt_logprobs(probe), trained.sequence_logprobs(probe), tolerance)
+    with _guard("proof after a weight sync", limit_s) as guard, guard.work():
+        parity = check_parity(engine.prompt_logprobs(probe), trained.sequence_logprobs(probe), tolerance)
     return ranks.largest(parity), digest.hexdigest()
+
+
+def _guard(work: str, limit_s: float | None) -> Guard:
+    return Guard(
+        limit_s, lambda: f"the {work} has not ended within {limit_s:g} s (data.pace.max_engine_silence_s)"
+    )

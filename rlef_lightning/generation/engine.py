@@ -9,12 +9,21 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
+from rlef_lightning.errors import EngineError
 from rlef_lightning.types import Completion, Sampling
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+
+FINISHED = ("stop", "length")
+"""How a response may end: as the model wanted it, or at a limit of its length."""
+
+
+class RequestFailed(EngineError):
+    """The engine gave up one request; others may be answered."""
 
 
 class Engine(Protocol):
@@ -48,7 +57,11 @@ class Engine(Protocol):
     def submit(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
     ) -> asyncio.Future[Completion]:
-        """Queue one request; the future resolves in a later `step`. The same seed draws the same tokens."""
+        """Queue one request; the future resolves in a later `step`. The same seed draws the same tokens.
+
+        The future raises RequestFailed where the engine gives the request up. Whoever needs the response no
+        more cancels the future: at the next `step` the engine forgets the request.
+        """
         ...
 
     def step(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch.distributed as dist
 
 from rlef_lightning.errors import EngineError, RankError
+from rlef_lightning.generation.guard import Guard
 
 T = TypeVar("T")
 
@@ -101,13 +102,30 @@ class Leader:
         self._channel.send(Orders(calls=calls, seen=self._seen, ended=ended, failure=failure))
 
 
-def follow(core: Core, channel: Channel) -> None:
+def follow(core: Core, channel: Channel, limit_s: float | None = None) -> None:
     """Do what the leader does, until it ends.
+
+    Args:
+        core: This rank's part of the engine.
+        channel: From the leader.
+        limit_s: A step that lasts longer hangs, and ends this process; None: it may last for ever.
 
     Raises:
         EngineError: this rank's outputs are not those of the leader.
         RankError: the leader failed or is gone.
     """
+    with Guard(limit_s, lambda: _hangs(limit_s)) as guard:
+        _follow(core, channel, guard)
+
+
+def _hangs(limit_s: float | None) -> str:
+    return (
+        f"a step of a tensor-parallel engine has not returned on a rank that follows within {limit_s:g} s "
+        "(data.engine.init_args.rank_timeout_s)"
+    )
+
+
+def _follow(core: Core, channel: Channel, guard: Guard) -> None:
     seen = 0
     while True:
         orders = channel.receive()
@@ -123,7 +141,9 @@ def follow(core: Core, channel: Channel) -> None:
             )
         if orders.ended:
             return
-        seen = digest(core.step(), seen)
+        with guard.work():
+            outputs = list(core.step())
+        seen = digest(outputs, seen)
 
 
 def digest(outputs: Iterable[Any], before: int) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rlef_lightning.errors import EngineError, RLEFError
 from rlef_lightning.generation import vllm_ranks
+from rlef_lightning.generation.vllm_requests import answer, parameters_of
 from rlef_lightning.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class VLLMEngine:
         sleep_level: What the engine frees while the trainer works: 0 nothing, 1 the cache, with the weights
             copied to the host, 2 both, as they come anew with each sync. null: 2 on a GPU, 0 on a CPU, where
             vLLM cannot.
-        rank_timeout_s: How long the ranks of one engine wait for each other's next step.
+        rank_timeout_s: How long the ranks of one engine wait for each other's next step, and for its end.
         extra: Further arguments of `vllm.LLM`, passed on as they are.
     """
 
@@ -183,22 +184,9 @@ class VLLMEngine:
     def submit(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
     ) -> asyncio.Future[Completion]:
-        """Queue one request; the future resolves in a later `step`."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        parameters = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=min(sampling.max_response_tokens, self._max_context_tokens - len(prompt_token_ids)),
-            seed=seed,
-            logprobs=0,
-            flat_logprobs=True,  # lists of numbers instead of a dictionary and an object for each token
-            stop_token_ids=self._stop_token_ids,
-            detokenize=False,
-            # Otherwise each step would hand out a copy of all that each request has sampled so far.
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        """Queue one request; the future resolves in a later `step`, or is cancelled by who gives it up."""
+        room = self._max_context_tokens - len(prompt_token_ids)
+        parameters = parameters_of(sampling, seed, self._stop_token_ids, room)
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._waiting[self._add(prompt_token_ids, parameters)] = future
         return future
@@ -236,7 +224,7 @@ class VLLMEngine:
             return play()
         if not self._leads:
             with self._compiling():
-                follow(self._engine, self._channel)
+                follow(self._engine, self._channel, self.rank_timeout_s)
             return None
         self._leader = Leader(self._engine, self._channel)
         try:
@@ -246,9 +234,15 @@ class VLLMEngine:
 
     def step(self) -> None:
         """Run one iteration of the batch."""
+        self._abort([name for name, future in self._waiting.items() if future.cancelled()])
         for output in self._step():
             if output.finished:
                 self._finish(output)
+
+    def _finish(self, output: Any) -> None:
+        future = self._waiting.pop(output.request_id, None)
+        if future is not None:
+            answer(future, output, self._policy_version)
 
     def _step(self) -> list[Any]:
         try:
@@ -259,28 +253,15 @@ class VLLMEngine:
         except Exception as error:
             raise EngineError(f"vLLM failed in a step with {len(self._waiting)} requests: {error}") from error
 
-    def _finish(self, output: Any) -> None:
-        future = self._waiting.pop(output.request_id, None)
-        if future is None or future.done():
-            return
-        result = output.outputs[0]
-        ids = tuple(result.token_ids)
-        if tuple(result.logprobs.token_ids) != ids:
-            raise EngineError("vLLM gave log-probabilities of other tokens than those that it sampled")
-        future.set_result(
-            Completion(
-                token_ids=ids,
-                logprobs=tuple(result.logprobs.logprobs),
-                finish_reason=str(result.finish_reason),
-                policy_version=self._policy_version,
-            )
-        )
-
     def abort(self) -> None:
         """Forget every queued request."""
-        if self._waiting:
-            self._calls.abort_request(list(self._waiting))
-        self._waiting.clear()
+        self._abort(list(self._waiting))
+
+    def _abort(self, names: list[str]) -> None:
+        if names:
+            self._calls.abort_request(names)
+        for name in names:
+            del self._waiting[name]
 
     def sync_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Replace all weights, tensor after tensor (see vllm_weights.py), and drop every cached prefix.

@@ -22,6 +22,8 @@ SYNC_S = 10.0
 """Seconds after which written records are forced onto the disk."""
 RESERVE_BYTES = 32 << 20
 """Set aside beside the file, and given up when the disk is full: room for what was finished by then."""
+_LOST = "the record that was to be written is lost"
+_UNSURE = "what ended in the last seconds may not be on the disk"
 
 
 class AppendFile:
@@ -39,6 +41,7 @@ class AppendFile:
         self.path = path
         self._reserve = reserve
         self._synced_at = time.monotonic()
+        self._unsynced: list[bytes] = []  # lines since then, which end the file
         self._end = 0
         self._file = -1
         try:
@@ -81,9 +84,8 @@ class AppendFile:
         os.ftruncate(self._file, size_bytes)
         self._end = size_bytes
 
-    def set_aside(self) -> Path:
-        """Rename what there is and go on with an empty file; returns the new name."""
-        aside = self.path.with_name(f"{self.path.name}.replaced")
+    def set_aside(self, aside: Path) -> None:
+        """Rename what there is and go on with an empty file."""
         try:
             os.replace(self.path, aside)
             os.close(self._file)
@@ -91,7 +93,6 @@ class AppendFile:
             self._open()
         except OSError as error:
             raise self._failed(error) from error
-        return aside
 
     def append(self, record: Mapping[str, Any], *, sync: bool = False) -> None:
         """Write a record; once this returns, a kill does not lose it; with `sync`, nor does a loss of power.
@@ -115,26 +116,43 @@ class AppendFile:
             os.ftruncate(self._file, self._end)
             raise
         self._end += len(line)
+        self._unsynced.append(line)
 
     def _sync_if(self, wanted: bool) -> None:
         if wanted or time.monotonic() - self._synced_at > SYNC_S:
             os.fdatasync(self._file)
             self._synced_at = time.monotonic()
+            self._unsynced.clear()
 
     def _rescue(self, line: bytes, end: int, error: OSError) -> None:
-        """The disk is full: the reserve makes room for the record, and the run ends."""
+        """The disk is full: the reserve makes room for the record, and the run ends.
+
+        Or it failed: what it was given since it last had everything is written once more.
+        """
         self._reserve.unlink(missing_ok=True)
         try:
             if self._end == end:
                 self._write(line)
+            self._rewrite()
             self._sync_if(True)
         except OSError as again:
-            raise self._failed(again, stored=self._end > end) from error
+            raise self._failed(again, _LOST if self._end == end else _UNSURE) from error
         raise self._failed(error) from error
 
-    def _failed(self, error: OSError, stored: bool = True) -> StoreError:
+    def _rewrite(self) -> None:
+        """Hand over the last lines again, in place: the kernel may drop what it could not bring to the disk,
+        and call the next `fdatasync` a success (https://lwn.net/Articles/752063)."""
+        data = b"".join(self._unsynced)
+        file = os.open(self.path, os.O_WRONLY)  # the other one appends, wherever it is told to write
+        try:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(file, data[done:], self._end - len(data) + done)
+        finally:
+            os.close(file)
+
+    def _failed(self, error: OSError, kept: str = "no finished episode is lost") -> StoreError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        kept = "no finished episode is lost" if stored else "the record that was to be written is lost"
         cure = "Free some disk" if full else "Make the folder writable"
         return StoreError(
             f"cannot write to {self.path}: {error.strerror}; {kept}. {cure}, or move the folder elsewhere "

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from rlef_lightning.dialogue import ChatFormat, Prompts
 from rlef_lightning.errors import EngineError, ExecutorError, RLEFError, RolloutError
 from rlef_lightning.execution import Executor
-from rlef_lightning.generation import Engine
+from rlef_lightning.generation import Engine, RequestFailed
 from rlef_lightning.rollout.episode_log import EpisodeLog, Key
 from rlef_lightning.rollout.feedback import FeedbackSource, NoFeedback, OwnFeedback, RandomFeedback
 from rlef_lightning.rollout.play import BadCompletion, Seat, Table, derive_seed, play
@@ -97,7 +97,8 @@ class Collector:
             seed: Of this collection.
             progress: See `Progress`.
             share: With it other ranks play some of them; the collection holds those that this rank has.
-            log: What is in it is not played again; what ends is written to it.
+            log: What is in it is not played again; what ends is written to it. That the collection is whole
+                is not, as other ranks may not be done.
             elsewhere: Episodes that are in other ranks' logs; they are not played, and not returned here.
             check: Called twice a second; what it raises ends the collection.
 
@@ -117,8 +118,6 @@ class Collector:
         if missing:
             feedback = await self._feedback(problems, settings, seed, check)
             await self._play_all(missing, settings, feedback, ledger, share, check)
-        if log is not None:
-            log.finish(ledger.reasons())
         return Collection(
             episodes=ledger.in_order(),
             problems=len({problem.id for problem in problems}),
@@ -167,8 +166,6 @@ class Collector:
             tasks = [asyncio.ensure_future(_play_from(queue, table, ledger, limit_s)) for _ in range(count)]
             checks = [engine.check] if check is None else [engine.check, check]
             await watched(schedule.run(tasks), checks)
-            if engine.forsaken:
-                engine.abort()
 
     def _queue(
         self, seats: Sequence[tuple[int, Seat]], share: Share | None
@@ -203,6 +200,8 @@ async def _play_from(
             ledger.drop(place, "executor", error)
         except BadCompletion as error:
             ledger.drop(place, "not_finite", error)
+        except RequestFailed as error:
+            ledger.drop(place, "request_failed", error)
         except EpisodeTimeout as error:
             ledger.drop(place, "time_limit", error)
 
@@ -210,6 +209,7 @@ async def _play_from(
 _BOUNDARIES: dict[str, type[RLEFError]] = {
     "executor": ExecutorError,
     "not_finite": EngineError,
+    "request_failed": EngineError,
     "time_limit": RolloutError,
 }
 """Which error too many drops for a reason are."""
@@ -259,6 +259,8 @@ class _Ledger:
 
     def drop(self, place: int, reason: str, error: Exception) -> None:
         self._reasons[place] = reason
+        if self._log is not None:
+            self._log.drop(_key(self._seats[place]), reason)
         dropped, total = self.dropped, len(self._seats)
         if dropped.total() > self._limit * total:
             raise boundary_of(dropped)(
@@ -275,10 +277,6 @@ class _Ledger:
     def dropped(self) -> Counter[str]:
         """Number of drops by reason."""
         return Counter(self._reasons.values())
-
-    def reasons(self) -> dict[Key, str]:
-        """Why each episode was dropped."""
-        return {_key(self._seats[place]): reason for place, reason in self._reasons.items()}
 
     def in_order(self) -> tuple[Episode, ...]:
         return tuple(self._episodes[place] for place in sorted(self._episodes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from rlef_lightning.dialogue import ChatFormat, Prompts, render_first_message
@@ -12,7 +13,7 @@ from rlef_lightning.types import Problem
 def fitting(
     problems: Sequence[Problem], split: str, chat: ChatFormat, prompts: Prompts, room: int, *, skip: bool
 ) -> Sequence[Problem]:
-    """Problems whose first prompt has at most `room` tokens.
+    """Problems whose first prompt has at most `room` tokens; how many there are besides is logged.
 
     Raises:
         DataError: one has more and `skip` is False, or none is left.
@@ -30,4 +31,10 @@ def fitting(
             )
     if not kept:
         raise DataError(f"no {split} problem is left of {len(problems)}: all prompts exceed {room} tokens")
+    if len(kept) < len(problems):
+        logging.getLogger(__name__).warning(
+            "%d of %d %s problems are left out: their first prompts have more than the %d tokens that the "
+            "context leaves (data.long_prompts is 'skip')",
+            len(problems) - len(kept), len(problems), split, room,
+        )  # fmt: skip
     return kept

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from rlef_lightning.dialogue import ChatFormat, Prompts, extract_code, render_first_message
 from rlef_lightning.errors import DataError, EngineError
 from rlef_lightning.execution import Executor
+from rlef_lightning.generation import RequestFailed
+from rlef_lightning.generation.engine import FINISHED
 from rlef_lightning.rollout.feedback import FeedbackSource
 from rlef_lightning.rollout.schedule import Schedule
 from rlef_lightning.rollout.settings import PlaySettings
@@ -58,6 +60,7 @@ async def play(seat: Seat, table: Table) -> Episode:
         DataError: the first prompt and a response do not fit into the context.
         ExecutorError: the sandbox failed after its retries; the episode has no verdict.
         BadCompletion: a log-probability is not a finite number.
+        RequestFailed: the engine gave a request up, or ended a response neither by itself nor at its length.
     """
     prompt = table.chat.first_prompt(render_first_message(table.prompts, seat.problem.statement))
     if not _fits(prompt, table):
@@ -81,7 +84,7 @@ async def play(seat: Seat, table: Table) -> Episode:
 async def _take_turn(prompt: tuple[int, ...], index: int, seat: Seat, table: Table) -> Turn:
     seed = derive_seed(seat.seed, index)
     completion = await table.schedule.generate(prompt, table.settings.sampling, seed)
-    _check_finite(completion, seat)
+    _check_usable(completion, seat)
     response = table.chat.decode(completion.token_ids)
     code = extract_code(response) if _may_be_read(completion, table.settings) else None
     report = None if code is None else await _judge(code, seat.problem, table, private=False)
@@ -160,6 +163,11 @@ def _too_long(problem: Problem, prompt: tuple[int, ...], table: Table) -> str:
     )
 
 
-def _check_finite(completion: Completion, seat: Seat) -> None:
+def _check_usable(completion: Completion, seat: Seat) -> None:
+    if completion.finish_reason not in FINISHED:
+        raise RequestFailed(
+            f"a response to problem {seat.problem.id!r} ended with {completion.finish_reason!r}; it must be "
+            f"one of {FINISHED}"
+        )
     if not all(map(math.isfinite, completion.logprobs)):
         raise BadCompletion(f"a log-probability of problem {seat.problem.id!r} is not finite")

@@ -64,6 +64,7 @@ class Schedule:
         self._generating = 0
         self._running = 0
         self._failed = False
+        self._forsaken = False  # requests were given up that the engine may still have
         self._wake = asyncio.Event()
         self.steps = 0
 
@@ -75,8 +76,9 @@ class Schedule:
         self._wake.set()
         return await future
 
-    def _generated(self, _: asyncio.Future[Completion]) -> None:
+    def _generated(self, future: asyncio.Future[Completion]) -> None:
         self._generating -= 1
+        self._forsaken |= future.cancelled()
 
     async def execute(self, work: Awaitable[T]) -> T:
         """The result of running a program, at once or at the step when it is due."""
@@ -150,9 +152,9 @@ class Schedule:
                 task.result()
 
     async def _abandon(self, episodes: Sequence[asyncio.Task[Any]]) -> None:
-        """After a failure: nothing may stay queued in the engine or run on."""
+        """Nothing may stay queued in the engine, or, after a failure, run on."""
         unfinished = [task for task in episodes if not task.done()]
-        if unfinished or self._generating:
+        if unfinished or self._generating or self._forsaken:
             self._engine.abort()
         leftover = [*unfinished, *(held.work for held in self._held)]
         for task in leftover:

@@ -56,12 +56,12 @@ class Pace:
     repeated bit for bit; slower programs hold up the engine."""
     max_dropped_share: float = 0.02
     """A collection in which more than this share of the episodes is dropped (sandbox failures, numbers that
-    are not finite, episodes that do not end) stops the run."""
+    are not finite, requests that the engine gave up, episodes that do not end) stops the run."""
     max_episode_s: float | None = 3600.0
     """Seconds on the clock after which an episode is dropped, waiting included; null: never."""
     max_engine_silence_s: float | None = 600.0
-    """Seconds of stepping without an answer to any request after which the engine counts as hung and the run
-    ends; null: never."""
+    """Seconds of stepping without an answer to any request, in a single step, or in a weight sync or its
+    proof, after which the engine counts as hung and the run ends; null: never."""
 
     def __post_init__(self) -> None:
         for name in ("max_episode_s", "max_engine_silence_s"):

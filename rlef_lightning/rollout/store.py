@@ -1,7 +1,8 @@
 """What stored episodes belong to, how their files are called, and reading them back.
 
 A file is JSON lines (records.py): a header that says by what and for what its episodes were sampled, the
-episodes as they ended, and at the end of a collection a record that says so. episode_log.py writes them.
+episodes as they ended, and a record that says so when all ranks have come to the collection's end.
+episode_log.py writes them.
 """
 
 from __future__ import annotations
@@ -127,6 +128,14 @@ def file_name(collection: str, epoch: int | None, rank: int) -> str:
     name = re.sub(r"[^\w.-]", "_", collection)
     middle = "" if epoch is None else f"-epoch{epoch:05d}"
     return f"{name}{middle}-rank{rank:04d}.jsonl"
+
+
+def rank_files(folder: Path, collection: str, epoch: int | None) -> list[tuple[int, Path]]:
+    """Rank and path of every file of a collection, by rank."""
+    stem = file_name(collection, epoch, 0).removesuffix("0000.jsonl")
+    name = re.compile(rf"{re.escape(stem)}(\d+)\.jsonl")
+    found = ((name.fullmatch(path.name), path) for path in folder.glob(f"{stem}*"))
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def epoch_and_rank(name: str) -> tuple[int, int] | None:

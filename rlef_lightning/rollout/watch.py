@@ -8,16 +8,13 @@ This file decides what is too long, and nothing else.
 from __future__ import annotations
 
 import asyncio
-import faulthandler
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from rlef_lightning.errors import EngineError, RolloutError
 from rlef_lightning.generation import Engine
+from rlef_lightning.generation.guard import Guard, end_process
 from rlef_lightning.types import Completion, Sampling
 
 T = TypeVar("T")
@@ -71,13 +68,6 @@ async def _look(checks: Sequence[Callable[[], None]]) -> None:
             check()
 
 
-def end_process(message: str) -> None:
-    """For a thread that sees the main one hang in foreign code, where no exception reaches it."""
-    print(f"rlef: error: {message}", file=sys.stderr, flush=True)
-    faulthandler.dump_traceback(file=sys.__stderr__ or 2)
-    os._exit(1)
-
-
 class EngineWatch:
     """The part of an engine that a schedule uses, with an eye on whether it answers. A context manager.
 
@@ -90,15 +80,11 @@ class EngineWatch:
     def __init__(
         self, engine: Engine, silence_s: float | None, give_up: Callable[[str], None] | None = None
     ) -> None:
-        self._engine, self._limit, self._give_up = engine, silence_s, give_up or end_process
+        self._engine, self._limit = engine, silence_s
+        self._guard = Guard(silence_s, self._describe, give_up or end_process)
         self._waiting = 0
         self._silent_s = 0.0
         self._ended = 0.0
-        self._stepping_since: float | None = None
-        self._closed = threading.Event()
-        self._guard: threading.Thread | None = None
-        self.forsaken = False
-        """True: requests were given up that the engine still has."""
 
     def submit(
         self, prompt_token_ids: Sequence[int], sampling: Sampling, seed: int
@@ -109,27 +95,24 @@ class EngineWatch:
         future.add_done_callback(self._answered)
         return future
 
-    def _answered(self, future: asyncio.Future[Completion]) -> None:
+    def _answered(self, _: asyncio.Future[Completion]) -> None:
         self._waiting -= 1
         self._silent_s = 0.0
-        self.forsaken = self.forsaken or future.cancelled()
 
     def step(self) -> None:
         """As `Engine.step`."""
         began = time.monotonic()
         self._silent_s += min(began - self._ended, PAUSE_S)
-        self._stepping_since = began
         try:
-            self._engine.step()
+            with self._guard.work():
+                self._engine.step()
         finally:
-            self._stepping_since = None
             self._ended = time.monotonic()
             self._silent_s += self._ended - began
 
     def abort(self) -> None:
         """As `Engine.abort`."""
         self._engine.abort()
-        self.forsaken = False
 
     def check(self) -> None:
         """Look at the engine's answers.
@@ -144,24 +127,15 @@ class EngineWatch:
                 "or raise the limit if single responses take so long"
             )
 
-    def _look_at_steps(self, limit_s: float) -> None:
-        while not self._closed.wait(min(CHECK_S, limit_s)):
-            since = self._stepping_since
-            if since is not None and time.monotonic() - since > limit_s:
-                self._give_up(
-                    f"a step of the engine with {self._waiting} requests has not returned within {limit_s:g} "
-                    "s (data.pace.max_engine_silence_s); the run is ended, as nothing reaches it there. Look "
-                    "at the device it runs on; what is stored is kept: go on with --ckpt_path last"
-                )
-                return
+    def _describe(self) -> str:
+        return (
+            f"a step of the engine with {self._waiting} requests has not returned within {self._limit:g} s "
+            "(data.pace.max_engine_silence_s)"
+        )
 
     def __enter__(self) -> EngineWatch:
-        if self._limit is not None:
-            self._guard = threading.Thread(target=self._look_at_steps, args=(self._limit,), daemon=True)
-            self._guard.start()
+        self._guard.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._closed.set()
-        if self._guard is not None:
-            self._guard.join()
+        self._guard.__exit__(*exception)

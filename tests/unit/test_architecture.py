@@ -39,7 +39,7 @@ LAYERS: list[set[str]] = [
     {"cli", "fast_help"},
 ]
 MAY_IMPORT = {
-    "vllm": {f"generation/vllm{part}.py" for part in ("", "_ranks", "_weights", "_worker")},
+    "vllm": {f"generation/vllm{part}.py" for part in ("", "_ranks", "_requests", "_weights", "_worker")},
     "lightning": {
         "module.py",
         "datamodule.py",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from random import Random
@@ -160,3 +162,23 @@ def test_the_digest_sees_request_length_and_last_token(other: tuple[str, list[in
     assert digest(outputs(("a", [1, 2])), 5) == before
     assert digest(outputs(other), 5) != before
     assert digest(outputs(("a", [1, 2])), 6) != before
+
+
+def test_a_follower_that_hangs_in_a_step_ends_its_process() -> None:
+    code = (
+        "import time\n"
+        "from types import SimpleNamespace\n"
+        "from rlef_lightning.generation.following import Orders, follow\n"
+        "def hang(): time.sleep(100)\n"
+        "channel = SimpleNamespace(receive=lambda: Orders(calls=(), seen=0))\n"
+        "follow(SimpleNamespace(step=hang), channel, 0.1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=90
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "rlef: error: a step of a tensor-parallel engine has not returned on a rank"
+    )
+    assert "within 0.1 s (data.engine.init_args.rank_timeout_s)" in done.stderr
+    assert "in hang" in done.stderr  # where it hangs

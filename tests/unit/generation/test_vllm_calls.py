@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from rlef_lightning.errors import EngineError
-from rlef_lightning.generation import SharedEngine, SleepingEngine, VLLMEngine, vllm_ranks
+from rlef_lightning.generation import RequestFailed, SharedEngine, SleepingEngine, VLLMEngine, vllm_ranks
+from rlef_lightning.generation.following import Leader
 from rlef_lightning.generation.vllm_ranks import rank_arguments, rank_in_environment
 from rlef_lightning.generation.vllm_weights import WeightsInto
+from rlef_lightning.types import Completion
 
 
 class NotingLLM:
@@ -98,6 +101,93 @@ def test_torchs_free_memory_is_released_before_each_waking(monkeypatch: pytest.M
     monkeypatch.setattr(vllm_ranks, "release_cached_memory", lambda: llm.calls.append("release"))
     engine.sync_weights(weights())
     assert llm.calls == ["sleep 2", "release", *WOKEN[:2], "release", *WOKEN[2:]]
+
+
+class NotingCore:
+    """In the place of vLLM's LLMEngine: hands out prepared outputs, notes what is called."""
+
+    def __init__(self, *steps: list[Any]) -> None:
+        self.steps, self.calls = list(steps), list[Any]()
+
+    def step(self) -> list[Any]:
+        self.calls.append("step")
+        return self.steps.pop(0) if self.steps else []
+
+    def abort_request(self, names: list[str]) -> None:
+        self.calls.append(("abort", names))
+
+
+def output_of(name: str, reason: str, *, logprobs: Any = None) -> Any:
+    """As vLLM's RequestOutput; two tokens."""
+    flat = SimpleNamespace(token_ids=[4, 2], logprobs=[-1.0, -0.5])
+    result = SimpleNamespace(
+        token_ids=[4, 2], finish_reason=reason, logprobs=flat if logprobs is None else logprobs
+    )
+    return SimpleNamespace(request_id=name, finished=True, prompt_token_ids=[7, 7, 7], outputs=[result])
+
+
+def stepping(core: NotingCore, *names: str) -> tuple[VLLMEngine, list[asyncio.Future[Completion]]]:
+    """An engine in which these requests wait; to be called in an event loop."""
+    engine: Any = VLLMEngine()
+    engine._llm = SimpleNamespace(llm_engine=core)
+    engine._waiting = {name: asyncio.get_running_loop().create_future() for name in names}
+    return engine, list(engine._waiting.values())
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "repetition", "None"])
+def test_what_ends_neither_by_itself_nor_at_its_length_is_no_response(reason: str) -> None:
+    async def main() -> None:
+        outputs = [output_of("0", reason, logprobs=[]), output_of("1", "stop"), output_of("2", "length")]
+        engine, futures = stepping(NotingCore(outputs), "0", "1", "2")
+        engine.step()
+        match = rf"ended a request of 3 prompt tokens after 2 sampled ones with '{reason}'"
+        with pytest.raises(RequestFailed, match=match):
+            futures[0].result()
+        assert [future.result().finish_reason for future in futures[1:]] == ["stop", "length"]
+        assert futures[1].result().logprobs == (-1.0, -0.5)
+        assert not engine._waiting
+
+    asyncio.run(main())
+
+
+def test_log_probabilities_of_other_tokens_end_the_run() -> None:
+    async def main() -> None:
+        others = SimpleNamespace(token_ids=[4, 3], logprobs=[-1.0, -0.5])
+        engine, _ = stepping(NotingCore([output_of("0", "stop", logprobs=others)]), "0")
+        with pytest.raises(EngineError, match="other tokens than those that it sampled"):
+            engine.step()
+
+    asyncio.run(main())
+
+
+def test_a_future_that_is_cancelled_takes_its_request_out_of_the_next_step() -> None:
+    async def main() -> None:
+        core = NotingCore([], [output_of("0", "stop")])
+        engine, futures = stepping(core, "0", "1", "2")
+        futures[1].cancel()
+        engine.step()
+        engine.step()
+        assert core.calls == [("abort", ["1"]), "step", "step"]
+        assert futures[0].result().token_ids == (4, 2)
+        engine.abort()
+        engine.abort()  # nothing is left
+        assert core.calls[3:] == [("abort", ["2"])]
+
+    asyncio.run(main())
+
+
+def test_the_followers_hear_of_it_before_the_same_step() -> None:
+    async def main() -> None:
+        core, sent = NotingCore(), list[Any]()
+        engine, futures = stepping(core, "0", "1")
+        channel: Any = SimpleNamespace(send=lambda orders: sent.append(orders.calls))
+        engine._leader = Leader(core, channel)
+        engine.step()
+        futures[0].cancel()
+        engine.step()
+        assert sent == [(), (("abort_request", (["0"],)),)]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("owned", [True, False])

@@ -16,6 +16,7 @@ from dialogue.templates import CHATML, make_tokenizer
 
 from rlef_lightning.dialogue import ChatFormat
 from rlef_lightning.errors import EngineError, ExecutorError
+from rlef_lightning.generation import RequestFailed
 from rlef_lightning.types import (
     Completion,
     Interface,
@@ -118,7 +119,7 @@ class Gauge:
 class _Waiting:
     request: Request
     steps_left: int
-    answer: Completion
+    answer: Completion | RequestFailed
     future: asyncio.Future[Completion]
 
 
@@ -132,6 +133,7 @@ class ScriptedEngine:
         max_context_tokens: As in the protocol.
         fail_at_step: The step, from 0, that raises EngineError.
         refuse: Requests (prompt texts) for which `submit` raises EngineError.
+        ends: How the response to a prompt text ends, where not by itself; a RequestFailed: it has none.
         gauge: Counts requests.
     """
 
@@ -144,10 +146,11 @@ class ScriptedEngine:
         max_context_tokens: int = 100_000,
         fail_at_step: int | None = None,
         refuse: Callable[[str], bool] = lambda prompt: False,
+        ends: Callable[[str], str | RequestFailed | None] = lambda prompt: None,
         gauge: Gauge | None = None,
     ) -> None:
         self._script, self._steps, self._logprob = script, steps, logprob
-        self._fail_at_step, self._refuse = fail_at_step, refuse
+        self._fail_at_step, self._refuse, self._ends = fail_at_step, refuse, ends
         self._max_context_tokens = max_context_tokens
         self._gauge = gauge or Gauge()
         self._waiting: list[_Waiting] = []
@@ -173,12 +176,14 @@ class ScriptedEngine:
         self.requests.append((prompt, sampling, seed))
         ids = ids_of(self._script(text, text.count(ASSISTANT) - 1) + END_OF_TURN)
         cut = ids[: sampling.max_response_tokens]
-        answer = Completion(
+        end = self._ends(text)
+        answer: Completion | RequestFailed = Completion(
             token_ids=cut,
             logprobs=(self._logprob(text, seed),) * len(cut),
-            finish_reason="stop" if cut == ids else "length",
+            finish_reason=str(end or ("stop" if cut == ids else "length")),
             policy_version=self.policy_version,
         )
+        answer = end if isinstance(end, RequestFailed) else answer
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting((prompt, seed), self._steps(text, seed), answer, future))
         self._gauge.add(1)
@@ -187,13 +192,18 @@ class ScriptedEngine:
     def step(self) -> None:
         if self._fail_at_step == len(self.batches):
             raise EngineError("the step fails")
+        given_up = [waiting for waiting in self._waiting if waiting.future.cancelled()]
+        self._waiting = [waiting for waiting in self._waiting if not waiting.future.cancelled()]
+        self._gauge.add(-len(given_up))
         self.batches.append(tuple(waiting.request for waiting in self._waiting))
         for waiting in self._waiting:
             waiting.steps_left -= 1
         done = [waiting for waiting in self._waiting if waiting.steps_left <= 0]
         self._waiting = [waiting for waiting in self._waiting if waiting.steps_left > 0]
         for waiting in done:
-            if not waiting.future.done():  # given up
+            if isinstance(waiting.answer, RequestFailed):
+                waiting.future.set_exception(waiting.answer)
+            else:
                 waiting.future.set_result(waiting.answer)
         self._gauge.add(-len(done))
 

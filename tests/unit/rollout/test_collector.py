@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlef_lightning.errors import ConfigError, EngineError, ExecutorError
+from rlef_lightning.generation import RequestFailed
 from rlef_lightning.rollout import Pace, PlaySettings
 from rlef_lightning.rollout.play import derive_seed
 
@@ -174,6 +175,24 @@ def test_a_logprob_that_is_not_finite_drops_the_episode(bad: float, reply_after_
     collection = collect(engine, NAMES, executor=executor, pace=pace)
     assert [episode.problem_id for episode in collection.episodes] == ["p0", "p1", "p3", "p4", "p5"]
     assert collection.dropped == Counter({"not_finite": 1})
+
+
+@pytest.mark.parametrize("end", ["abort", "error", "repetition", RequestFailed("given up")], ids=str)
+@pytest.mark.parametrize("reply_after_steps", [None, 2])
+def test_a_response_that_the_engine_gave_up_drops_the_episode(
+    end: str | RequestFailed, reply_after_steps: int | None
+) -> None:
+    engine = ScriptedEngine(MIXED, ends=lambda prompt: end if "Solve p0." in prompt else None)
+    executor = ScriptedExecutor()
+    pace = Pace(max_dropped_share=1 / 6, reply_after_steps=reply_after_steps)
+    collection = collect(engine, NAMES, executor=executor, pace=pace)
+    assert [episode.problem_id for episode in collection.episodes] == ["p1", "p2", "p3", "p4", "p5"]
+    assert collection.dropped == Counter({"request_failed": 1})
+    # A judgement for each turn and a private one: p3 has one turn, p1 and p4 have two, p2 and p5 three.
+    assert len(executor.calls) == 1 + 2 * (2 + 3) + 5
+    pace = Pace(max_dropped_share=0.1, reply_after_steps=reply_after_steps)
+    with pytest.raises(EngineError, match=r"1 of 6 episodes were dropped \{'request_failed': 1\}"):
+        collect(engine, NAMES, pace=pace)
 
 
 @pytest.mark.parametrize("word", ["break", "late-break"])

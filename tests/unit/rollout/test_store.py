@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +40,8 @@ def filled(folder: Path, count: int = 3, *, finish: bool = False, origin: Origin
         for index in range(count):
             log.append(sample(index))
         if finish:
-            log.finish({("sum-1", 9): "executor"})
+            log.drop(("sum-1", 9), "executor")
+            log.finish()
         return log.path
 
 
@@ -166,7 +163,7 @@ def test_a_whole_collection_keeps_its_drops(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         assert log.ended
         assert log.dropped == {("sum-1", 9): "executor"}
-        log.finish({})
+        log.finish()
     assert path.read_bytes() == before
 
 
@@ -175,7 +172,7 @@ def test_partial_collections_may_be_refused(tmp_path: Path) -> None:
     with opened(tmp_path, partial=False) as log:
         assert not log.restored
         log.append(sample(0))
-        log.finish({})
+        log.finish()
     with opened(tmp_path, partial=False) as log:
         assert indices(log) == [0]
 
@@ -188,11 +185,11 @@ def test_an_evaluation_that_has_ended_is_measured_anew(
     assert path.name == "test-a_b_c-rank0000.jsonl"
     with opened(tmp_path, origin) as log:
         assert len(log.restored) == 3
-        log.finish({})
+        log.finish()
     for other in (origin, replace(origin, weights="v")):
         with opened(tmp_path, other) as log:
             assert not log.restored
-            log.finish({})
+            log.finish()
     assert not caplog.records  # nothing to warn of
 
 
@@ -226,72 +223,6 @@ def test_a_resume_keeps_later_epochs_and_clears_up_after_ranks_that_are_gone(tmp
 def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     with opened(tmp_path), pytest.raises(StoreError, match=r"is being written by another process"):
         opened(tmp_path)
-
-
-# ---- a full disk -----------------------------------------------------------------------------------
-
-
-def test_a_full_disk_loses_no_finished_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, reserve = os.write, tmp_path / ".reserve-rank0000"
-
-    def full_while_reserved(file: int, data: bytes) -> int:
-        if not reserve.exists():
-            return write(file, data)
-        write(file, data[:10])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with opened(tmp_path) as log:
-        log.append(sample(0))
-        monkeypatch.setattr(os, "write", full_while_reserved)
-        match = (
-            rf"^cannot write to {log.path}: No space left on device; no finished episode is lost\. Free some "
-            r"disk, or move the folder elsewhere and set data\.store\.folder to it; then go on with "
-            r"--ckpt_path last$"
-        )
-        with pytest.raises(StoreError, match=match):
-            log.append(sample(1))
-        log.append(sample(2))  # one that ended in the same moment
-    assert list(read_episodes(log.path)) == [sample(0), sample(1), sample(2)]
-
-
-def test_a_disk_without_any_room_says_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with opened(tmp_path) as log:
-        log.append(sample(0))
-        monkeypatch.setattr(os, "write", full)
-        with pytest.raises(StoreError, match="the record that was to be written is lost"):
-            log.append(sample(1))
-        monkeypatch.undo()
-    assert list(read_episodes(log.path)) == [sample(0)]
-
-
-def test_a_file_at_its_largest_size_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """The kernel itself cuts a record short: a limit on the size of files, in a process of its own."""
-    code = (
-        "import resource, sys\n"
-        "from rlef_lightning.rollout import append_file\n"
-        "from rlef_lightning.errors import StoreError\n"
-        "from pathlib import Path\n"
-        "append_file.RESERVE_BYTES = 4096\n"
-        "file = append_file.AppendFile(Path(sys.argv[1]), Path(sys.argv[1] + '.reserve'))\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
-        "for number in range(1000):\n"
-        "    try:\n"
-        "        file.append({'number': number, 'filler': 'x' * 70})\n"
-        "    except StoreError as error:\n"
-        "        sys.exit(f'{number} {error}')\n"
-    )
-    path = tmp_path / "file.jsonl"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-    )
-    number, _, said = done.stderr.partition(" ")
-    assert said.startswith(f"cannot write to {path}: File too large;")
-    lines = list(read_lines(path))
-    assert all(line.whole for line in lines)
-    assert [line.record and line.record["number"] for line in lines] == list(range(int(number)))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

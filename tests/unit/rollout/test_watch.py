@@ -14,7 +14,7 @@ from rlef_lightning.errors import ConfigError, EngineError, ExecutorError, Rollo
 from rlef_lightning.rollout import Pace, PlaySettings, watch
 from rlef_lightning.rollout.watch import EngineWatch
 
-from .doubles import Gauge, ScriptedEngine, ScriptedExecutor, always, dialogues, problem, program
+from .doubles import Gauge, ScriptedEngine, ScriptedExecutor, always, dialogues, problem, program, text_of
 from .playing import collect, collector_of, run
 
 NAMES = tuple(f"p{i}" for i in range(6))
@@ -55,6 +55,46 @@ def test_an_episode_whose_request_is_never_answered_is_dropped(reply_after_steps
     assert [episode.problem_id for episode in collection.episodes] == ["p0", "p1", "p2", "p3", "p5"]
     assert collection.dropped == Counter({"time_limit": 1})
     assert engine.aborts == 1  # weights can be synced: the engine has nothing left to do
+
+
+@BOTH_MODES
+def test_the_request_of_an_episode_that_is_given_up_takes_no_further_step(
+    reply_after_steps: int | None,
+) -> None:
+    """The others go on: the engine is not to sample for nobody until they end."""
+
+    async def wait(code: str) -> None:
+        await asyncio.sleep(0.05)
+
+    def holds_p4(batch: tuple[tuple[tuple[int, ...], int], ...]) -> bool:
+        return any("Solve p4." in text_of(prompt) for prompt, _ in batch)
+
+    others = [f"q{i}" for i in range(10)]
+    script = dialogues(always([*others, "p4"], program("wrong"), program("wrong"), program("right")))
+    engine = ScriptedEngine(script, steps=lambda prompt, seed: NEVER if "Solve p4." in prompt else 1)
+    # Ten episodes of four programs each, one after the other: 2 s. p4 is given up in the middle of them.
+    pace = Pace(
+        max_in_flight=2, max_dropped_share=1.0, max_episode_s=1.0, reply_after_steps=reply_after_steps
+    )
+    collection = collect(engine, ["p4", *others], pace=pace, executor=ScriptedExecutor(wait))
+    assert collection.dropped["time_limit"] >= 1
+    assert holds_p4(engine.batches[0])
+    assert not holds_p4(engine.batches[-1])
+
+
+def test_a_collection_that_is_stopped_leaves_no_request_that_was_given_up_before() -> None:
+    """The last episode runs out of time, and that is when the run is told to end."""
+
+    class Stopped(Exception):
+        pass
+
+    def progress(done: int, total: int) -> None:
+        raise Stopped
+
+    engine = ScriptedEngine(RIGHT, steps=lambda prompt, seed: NEVER)
+    with pytest.raises(Stopped):
+        collect(engine, ["p0"], pace=Pace(max_episode_s=0.1, max_dropped_share=1.0), progress=progress)
+    assert engine.aborts == 1
 
 
 @BOTH_MODES
