@@ -103,8 +103,13 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
     """The error for a checkpoint that could not be read, with the reasons of all ranks."""
-    reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, CheckpointException):  # its own text holds tracebacks
-        failures = error.failures.items()
-        reason = "; ".join(f"rank {rank}: {type(own).__name__}: {own}" for rank, (own, _) in failures)
+    reason = reasons(error) or f"{type(error).__name__}: {error}"
     return CheckpointError(f"{path} cannot be read (--ckpt_path): {reason}")
+
+
+def reasons(error: BaseException) -> str:
+    """Of all ranks that failed, in one line; empty: not such an error, whose own text holds tracebacks."""
+    if not isinstance(error, CheckpointException):
+        return ""
+    failures = error.failures.items()
+    return "; ".join(f"rank {rank}: {type(own).__name__}: {own}" for rank, (own, _) in failures)

@@ -80,12 +80,14 @@ class Stopping:
 
         Raises:
             SIGTERMException: with exit code 128 + the signal, the same on all ranks.
+            CheckpointError: it could not be saved, so the exit code must not say that it was.
         """
         number = max(self._ranks.gather(self._signal)) if self._now else 0
         if not number:
             return
         if trainer.state.fn == "fit":
             self._save(trainer)
+            _wait_for_writing(trainer)
         raise SIGTERMException(128 + number)
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -96,6 +98,13 @@ class Stopping:
                 trainer.save_checkpoint(_path(callback))
         if not _of_last(trainer):
             logging.getLogger(__name__).warning("no ModelCheckpoint writes last.ckpt: nothing is saved")
+
+
+def _wait_for_writing(trainer: L.Trainer) -> None:
+    """A checkpoint that is written aside is saved when it is in its place, and not before."""
+    finish = getattr(trainer.strategy, "finish", None)
+    if finish is not None:
+        finish()
 
 
 def _of_last(trainer: L.Trainer) -> list[Any]:

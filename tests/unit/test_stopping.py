@@ -12,6 +12,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from rlef_lightning.errors import CheckpointError
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.stopping import SIGNALS, Stopped, Stopping
 from tests.two_ranks import on_two_ranks
@@ -30,7 +31,9 @@ def trainer(folder: Path, *, fn: str = "fit", step: int = 0) -> Any:
         ModelCheckpoint(dirpath=folder, filename="best", monitor="solved"),
     ]
     state = SimpleNamespace(fn=fn)
-    return Trainer(state=state, global_step=step, checkpoint_callbacks=callbacks, saved=[])
+    return Trainer(
+        state=state, global_step=step, checkpoint_callbacks=callbacks, saved=[], strategy=SimpleNamespace()
+    )
 
 
 @pytest.fixture
@@ -84,6 +87,22 @@ def test_what_is_saved_already_is_not_saved_again(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException):
         stopping.end(run)
     assert run.saved == []
+
+
+@pytest.mark.usefixtures("_own_handlers")
+@pytest.mark.parametrize("steps", [0, 4])  # also where the checkpoint on its way is of before the signal
+def test_a_checkpoint_that_cannot_be_written_aside_is_not_called_saved(tmp_path: Path, steps: int) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path)
+
+    def finish() -> None:
+        raise CheckpointError("cannot write the checkpoint: No space left on device")
+
+    run.strategy.finish = finish
+    stopping.listen(run, now=True)
+    run.global_step += steps
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(CheckpointError, match="No space left"):  # exit code 1, and not 143
+        stopping.end(run)
 
 
 def is_stopped(stopping: Stopping) -> bool:

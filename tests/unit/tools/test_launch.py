@@ -24,7 +24,7 @@ RECORD = 'echo "$(basename "$0") $(printf "%q " "$@")" >> "$CALLS"\n'
 # Ends as rlef does when it is told to: 128 + the signal.
 SRUN = """
 echo "$MASTER_ADDR:$MASTER_PORT $SRUN_CPUS_PER_TASK" >> "$CALLS"
-for name in USR1 TERM; do trap "exit $((128 + $(kill -l $name)))" $name; done
+for name in USR1 TERM; do trap "exit ${TOLD_ENDS:-$((128 + $(kill -l $name)))}" $name; done
 if [[ $SRUN_ENDS == told ]]; then
     echo ready
     while :; do sleep 0.02; done
@@ -125,6 +125,16 @@ def test_a_job_that_is_told_to_end_is_queued_again(
     assert ["rlef", "plan"] not in [call[:2] for call in told]  # it has been planned the first time
     requeued = ["scontrol", "requeue", "4200123"]
     assert told[-1] == (requeued if state == "RUNNING" else ["scontrol", "show", "job", "4200123"])
+
+
+def test_a_job_that_cannot_save_is_not_queued_again(run: Run, tmp_path: Path) -> None:
+    process = run("slurm.sbatch", SRUN_ENDS="told", TOLD_ENDS="1", RLEF_PLAN="0", **BASE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 1
+    assert "requeue" not in (tmp_path / "calls").read_text()
 
 
 def test_lightning_finds_the_ranks_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
