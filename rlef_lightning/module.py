@@ -24,6 +24,7 @@ from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
 from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
+from rlef_lightning.shards import check_stored
 from rlef_lightning.types import Episode
 from rlef_lightning.updating import Trained, adamw, clip_gradients, parameter_groups
 
@@ -335,11 +336,7 @@ class RLEFModule(L.LightningModule):
             checkpoint[ADAPTERS_OF] = described(self.lora, self.reference_dtype)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks, or of other adapters.
-
-        Raises:
-            CheckpointError: a weight is missing or has another shape, or values came from elsewhere.
-        """
+        """Refuse one of other networks, adapters, values or optimizer steps: raises CheckpointError."""
         own = None if self.lora is None else described(self.lora, self.reference_dtype)
         check_adapters(checkpoint.get(ADAPTERS_OF), own)
         if "state_dict" not in checkpoint:
@@ -347,4 +344,6 @@ class RLEFModule(L.LightningModule):
         stored = checkpoint["state_dict"]
         if self._trains():
             check_values(stored, self.state_dict(), type(self.objective).__name__)
+            optimizer = self.configure_optimizers()["optimizer"]
+            check_stored(checkpoint.get("optimizer_states", ()), [optimizer])
         check_weights(stored, self.state_dict(), self.model_folder)
