@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):
-    """A signal has come to this rank or another one while episodes are played."""
+    """A signal has come to this rank or another one while episodes are played or scored."""
 
 
 class Stopping:
@@ -72,6 +73,23 @@ class Stopping:
         """
         if self._now and (self._signal or self._asked.add(0)):
             raise Stopped
+
+    @contextlib.contextmanager
+    def in_step(self, trainer: L.Trainer) -> Iterator[Callable[[], None]]:
+        """Work in which no rank may stop alone: a check that all of them must call as often.
+
+        Where one has been asked to, all stop at the same call; then the run ends as by `end`.
+        """
+
+        def check() -> None:
+            if self._now and any(self._ranks.gather(self._signal)):
+                raise Stopped
+
+        try:
+            yield check
+        except Stopped:
+            self.end(trainer)
+            raise
 
     def end(self, trainer: L.Trainer) -> None:
         """End the run here if any rank has been asked to; all ranks must call it.

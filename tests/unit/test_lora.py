@@ -269,4 +269,4 @@ def test_all_linear_layers_by_default(folder: str) -> None:
 )
 def test_options_of_a_reference_of_its_own(folder: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"with model\.lora it is the policy without adapters"):
-        RLEFModule(folder, lora=LORA, **options).check_folders()
+        RLEFModule(folder, lora=LORA, **options).check_folders(64)

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -105,6 +107,29 @@ def test_a_checkpoint_that_cannot_be_written_aside_is_not_called_saved(tmp_path:
         stopping.end(run)
 
 
+def passes(stopping: Stopping, run: Any, done: list[int], *, told: signal.Signals | None) -> None:
+    """Six of them; in the third one this rank is told to end."""
+    with stopping.in_step(run) as check:
+        for number in range(6):
+            check()
+            if dist.is_initialized():
+                dist.all_reduce(torch.ones(1))  # needs the other rank, which must not have stopped alone
+            done.append(number)
+            if number == 2 and told is not None:
+                os.kill(os.getpid(), told)
+
+
+@pytest.mark.usefixtures("_own_handlers")
+def test_work_in_step_ends_at_its_next_check(tmp_path: Path) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path)
+    stopping.listen(run, now=True)
+    run.global_step, done = 4, []
+    with pytest.raises(SIGTERMException) as ended:
+        passes(stopping, run, done, told=signal.SIGUSR1)
+    assert (done, ended.value.code) == ([0, 1, 2], 138)
+    assert run.saved == [str(tmp_path / "last.ckpt")]
+
+
 def is_stopped(stopping: Stopping) -> bool:
     try:
         stopping.check()
@@ -125,6 +150,20 @@ def one_is_told(rank: int, folder: Path) -> None:
         stopping.end(run)
     assert ended.value.code == 138
     assert run.saved == [str(folder / "last.ckpt")]  # all ranks write together
+
+
+def one_is_told_in_step(rank: int, folder: Path) -> None:
+    stopping, run = Stopping(Ranks(60.0)), trainer(folder)
+    stopping.listen(run, now=True)
+    done: list[int] = []
+    with pytest.raises(SIGTERMException) as ended:
+        passes(stopping, run, done, told=signal.SIGTERM if rank == 1 else None)
+    assert (done, ended.value.code) == ([0, 1, 2], 143)
+
+
+@pytest.mark.slow
+def test_both_ranks_stop_at_the_same_pass(tmp_path: Path) -> None:
+    on_two_ranks(one_is_told_in_step, tmp_path)
 
 
 @pytest.mark.slow
