@@ -114,12 +114,12 @@ def _checkpoint_folders(cli: Any) -> list[Path]:
     return [Path(callback.dirpath or "") for callback in cli.trainer.checkpoint_callbacks]
 
 
-def recover_last(cli: Any) -> None:
-    """Find last.ckpt again after a kill while a new one took its place: else a run would start anew."""
-    from rlef_lightning.placing import recover
+def recover_checkpoints(cli: Any) -> None:
+    """Find those again that a kill has left moved aside for new ones: else a run would start anew."""
+    from rlef_lightning.placing import recover_all
 
     for folder in _checkpoint_folders(cli):
-        recover(folder / "last.ckpt")
+        recover_all(folder)
 
 
 def require_last(cli: Any) -> None:
@@ -131,7 +131,7 @@ def require_last(cli: Any) -> None:
     from rlef_lightning.errors import CheckpointError
     from rlef_lightning.shards import is_checkpoint
 
-    recover_last(cli)
+    recover_checkpoints(cli)
     if getattr(cli.config[cli.subcommand], "ckpt_path", None) != "last":
         return
     folders = _checkpoint_folders(cli)
@@ -193,7 +193,7 @@ def _command_line(args: list[str], *, from_command_line: bool, only_parse: bool)
             """Options come from the config alone. Lightning would read the checkpoint here already, to lay
             hyper-parameters that were saved in it over the config and the command line."""
 
-        before_fit = recover_last
+        before_fit = recover_checkpoints
         before_validate = before_test = before_predict = require_last
 
         @staticmethod

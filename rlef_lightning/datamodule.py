@@ -136,7 +136,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._runner is not None:
             return
         check_trainer(self._trainer)
-        self._module.check_folders()
+        self._module.check_folders(self.engine.max_context_tokens)
         self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         self._stopping = Stopping(self._ranks)
         if stage == "fit":
@@ -229,7 +229,8 @@ class RolloutDataModule(L.LightningDataModule):
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
         temperature = self.play.sampling.temperature
-        scored = self._module.score(collection.episodes, temperature, self._ranks)
+        with self._stopping.in_step(self._trainer) as check:
+            scored = self._module.score(collection.episodes, temperature, self._ranks, check)
         tokens = sum(len(sample.token_ids) for sample in scored.samples)
         self.collection_metrics = {
             **collection_metrics(collection, self.play.turn_limit),

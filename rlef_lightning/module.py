@@ -7,7 +7,7 @@ and runs no programs: that is the data module's work.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as L
@@ -24,6 +24,7 @@ from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
 from rlef_lightning.ranks import Ranks, summed
 from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
+from rlef_lightning.shards import check_stored
 from rlef_lightning.types import Episode
 from rlef_lightning.updating import Trained, adamw, clip_gradients, parameter_groups
 
@@ -171,11 +172,12 @@ class RLEFModule(L.LightningModule):
             if isinstance(network, torch.nn.Module):
                 reshard(network)
 
-    def check_folders(self) -> None:
-        """Refuse networks that do not go together before anything starts: CheckpointError, ConfigError."""
+    def check_folders(self, context_tokens: int) -> None:
+        """Refuse networks that do not fit each other, or the context: raises CheckpointError, ConfigError."""
         from rlef_lightning.models.assembly import check_wanted
 
-        check_wanted(self._wanted(), offloads_reference=self.offload_reference)
+        offloads = self.offload_reference
+        check_wanted(self._wanted(), offloads_reference=offloads, context_tokens=context_tokens)
 
     def _wanted(self) -> Wanted:
         from rlef_lightning.models.assembly import Wanted
@@ -196,12 +198,8 @@ class RLEFModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One AdamW with a parameter group for policy and value each, and the linear warm-up."""
-        groups = parameter_groups(
-            self.policy,
-            self.value,
-            learning_rate=self.learning_rate,
-            value_learning_rate=self.value_learning_rate,
-        )
+        rates = {"learning_rate": self.learning_rate, "value_learning_rate": self.value_learning_rate}
+        groups = parameter_groups(self.policy, self.value, **rates)
         optimizer = adamw(groups, self.betas, self.weight_decay, offload=self.offload_optimizer)
         warmup = max(1, self.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
@@ -230,23 +228,27 @@ class RLEFModule(L.LightningModule):
 
     # ---- scoring -------------------------------------------------------------------------------
 
-    def score(self, episodes: Sequence[Episode], temperature: float, ranks: Ranks | None = None) -> Scored:
+    def score(
+        self,
+        episodes: Sequence[Episode],
+        temperature: float,
+        ranks: Ranks | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Scored:
         """One pass of the three networks over fresh episodes: everything that the updates need.
 
         Args:
             episodes: Just sampled, by the weights that the policy has now.
             temperature: At which they were sampled.
             ranks: Who share the work; all of them have the same episodes.
+            check: Is called before each pack, by all ranks together; what it raises ends the scoring.
         """
-        networks = Networks(
-            policy=self.policy,
-            reference=self.reference,
-            value=self.value,
-            value_level=self.objective.value_level,
-        )
-        scored = score(episodes, networks, self.objective, self.pack_tokens, temperature, ranks)
-        self._reshard()
-        return scored
+        level = self.objective.value_level
+        networks = Networks(policy=self.policy, reference=self.reference, value=self.value, value_level=level)
+        try:
+            return score(episodes, networks, self.objective, self.pack_tokens, temperature, ranks, check)
+        finally:
+            self._reshard()
 
     # ---- updating ------------------------------------------------------------------------------
 
@@ -335,11 +337,7 @@ class RLEFModule(L.LightningModule):
             checkpoint[ADAPTERS_OF] = described(self.lora, self.reference_dtype)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks, or of other adapters.
-
-        Raises:
-            CheckpointError: a weight is missing or has another shape, or values came from elsewhere.
-        """
+        """Refuse one of other networks, adapters, values or optimizer steps: raises CheckpointError."""
         own = None if self.lora is None else described(self.lora, self.reference_dtype)
         check_adapters(checkpoint.get(ADAPTERS_OF), own)
         if "state_dict" not in checkpoint:
@@ -347,4 +345,6 @@ class RLEFModule(L.LightningModule):
         stored = checkpoint["state_dict"]
         if self._trains():
             check_values(stored, self.state_dict(), type(self.objective).__name__)
+            optimizer = self.configure_optimizers()["optimizer"]
+            check_stored(checkpoint.get("optimizer_states", ()), [optimizer])
         check_weights(stored, self.state_dict(), self.model_folder)

@@ -29,6 +29,12 @@ def recover(target: Path) -> None:
             os.rename(old, target)
 
 
+def recover_all(folder: Path) -> None:
+    """The same for every checkpoint that a kill has left so in a folder: `last`, `best`, any."""
+    for old in folder.glob(".*.ckpt.old"):
+        recover(folder / old.name.removeprefix(".").removesuffix(".old"))
+
+
 def remove(path: Path) -> None:
     """A file or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

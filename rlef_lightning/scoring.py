@@ -134,6 +134,7 @@ def score(
     pack_tokens: int,
     temperature: float,
     ranks: Ranks | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Scored:
     """Samples in the episodes' order, and what there is to log of them.
 
@@ -145,11 +146,12 @@ def score(
         temperature: At which the episodes were sampled.
         ranks: With several of them all have the same episodes. Each computes every so-many-th pack, and what
             the networks said is gathered: all of them return the same.
+        check: Is called before each pack, by all ranks together; what it raises, on all of them, ends this.
     """
     ranks = Ranks(alone=True) if ranks is None else ranks
     sequences = [episode_sequence(episode) for episode in episodes]
     packs = pack(sequences, pack_tokens)
-    own = _score_packs(sequences, packs, networks, temperature, ranks)
+    own = _score_packs(sequences, packs, networks, temperature, ranks, check)
     by_pack = dict(item for part in ranks.gather(own) for item in part.items())
     numbers = {i: n for part in by_pack.values() for i, n in part.episodes.items()}
     entropy = torch.cat([by_pack[number].entropy for number in range(len(packs))])
@@ -163,10 +165,13 @@ def _score_packs(
     networks: Networks,
     temperature: float,
     ranks: Ranks,
+    check: Callable[[], None] | None,
 ) -> dict[int, _PackNumbers]:
     """This rank's packs, by number."""
     found: dict[int, _PackNumbers] = {}
     for first in range(0, len(packs), ranks.size):
+        if check is not None:
+            check()
         number = first + ranks.rank
         # Ranks that share weights must take as many passes; the last one may be in vain.
         members = packs[number] if number < len(packs) else packs[-1][:1]

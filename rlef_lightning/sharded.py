@@ -7,6 +7,7 @@ to how networks are sharded: see models/sharding.py.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint import CheckpointException, save
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 from torch.optim import Optimizer
 
@@ -78,40 +79,50 @@ class ShardedStrategy(ModelParallelStrategy):
         self.finish()
         target = Path(self.broadcast(filepath))
         part = target.with_name(f".{target.name}.part")
-        together(partial(self._begin, target, part))
+        state = self._sharded_part(checkpoint)
+        self._by_first(partial(self._begin, checkpoint, part), target)
         if self._async:
-            self._start(checkpoint, part, target)
+            if self._writers is None:
+                self._writers = dist.new_group(backend="gloo", timeout=self._timeout)
+            self._writing = Writing(state, part, target, self._writers)
             return
-        try:
-            super().save_checkpoint(checkpoint, part, storage_options)
-        except (OSError, RuntimeError, CheckpointException) as error:
-            raise unwritten(target, error) from error
-        self.barrier("checkpoint written")
-        if self.is_global_zero:
-            replace(part, target)
-        self.barrier("checkpoint in place")
+        if state:
+            try:
+                save(state, checkpoint_id=part)
+            except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
+                raise unwritten(target, error) from error
+        self._by_first(partial(replace, part, target), target)
 
-    def _begin(self, target: Path, part: Path) -> None:
-        if not self.is_global_zero:
-            return
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove(part)  # of a run that was killed
-            if self._async:
-                part.mkdir()
-        except OSError as error:
-            raise unwritten(target, error) from error
-
-    def _start(self, checkpoint: dict[str, Any], part: Path, target: Path) -> None:
-        """In Lightning's form, which its loading expects."""
-        if self._writers is None:
-            self._writers = dist.new_group(backend="gloo", timeout=self._timeout)
+    def _sharded_part(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """What all ranks write, taken out of the rest: in Lightning's form, which its loading expects."""
+        if not self._save_distributed_checkpoint:
+            return {}
         state = {"state_dict": checkpoint.pop("state_dict")}
         for number, optimizer in enumerate(checkpoint.pop("optimizer_states", [])):
             state[f"optimizer_{number}"] = optimizer
-        if self.is_global_zero:
-            torch.save(checkpoint, part / _METADATA_FILENAME)
-        self._writing = Writing(state, part, target, self._writers)
+        return state
+
+    def _by_first(self, work: Callable[[], None], target: Path) -> None:
+        """Rank 0 works, and all go on when it has, or end with its reason: none waits for it in vain."""
+
+        def own_part() -> None:
+            try:
+                if self.is_global_zero:
+                    work()
+            except (OSError, RuntimeError, CheckpointError) as error:
+                raise unwritten(target, error) from error
+
+        together(own_part)
+
+    def _begin(self, checkpoint: dict[str, Any], part: Path) -> None:
+        """A folder with what is not sharded; or everything, where that is one file."""
+        part.parent.mkdir(parents=True, exist_ok=True)
+        remove(part)  # of a run that was killed
+        if not self._save_distributed_checkpoint:
+            self.checkpoint_io.save_checkpoint(checkpoint, part)
+            return
+        part.mkdir()
+        torch.save(checkpoint, part / _METADATA_FILENAME)
 
     def finish(self) -> None:
         """Wait for the checkpoint that is being written; raises CheckpointError if it cannot be."""

@@ -57,7 +57,7 @@ def _option(name: str) -> str:
     return "model.objective" if name.startswith("value.") else "set of networks (the options under model)"
 
 
-def _other(path: Path, difference: str, option: str) -> CheckpointError:
+def _other(path: Path | str, difference: str, option: str) -> CheckpointError:
     return CheckpointError(
         f"{path} is of a run with another {option} (--ckpt_path): {difference}; resume with the options of "
         "the run that wrote it, or start anew without --ckpt_path"
@@ -66,15 +66,25 @@ def _other(path: Path, difference: str, option: str) -> CheckpointError:
 
 def settings_of(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
     """What the options of a run set in its optimizer, by option; a checkpoint replaces it."""
+    return _settings_in([{"param_groups": optimizer.param_groups} for optimizer in optimizers])
+
+
+def _settings_in(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = {}
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+    for group in (group for state in states for group in state["param_groups"]):
         rate = "model.value_learning_rate" if group.get("name") == "value" else "model.learning_rate"
         found[rate] = group.get("initial_lr", group["lr"])
         found["model.weight_decay"], found["model.betas"] = group["weight_decay"], tuple(group["betas"])
     return found
 
 
-def check_settings(path: Path, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def check_stored(states: Sequence[Mapping[str, Any]], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """The same for the optimizers' states in a checkpoint that is in memory; raises CheckpointError."""
+    if states:
+        check_settings("the checkpoint", _settings_in(states), settings_of(optimizers))
+
+
+def check_settings(path: Path | str, stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse to go on with other steps than the options say.
 
     Raises:
@@ -103,8 +113,13 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
     """The error for a checkpoint that could not be read, with the reasons of all ranks."""
-    reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, CheckpointException):  # its own text holds tracebacks
-        failures = error.failures.items()
-        reason = "; ".join(f"rank {rank}: {type(own).__name__}: {own}" for rank, (own, _) in failures)
+    reason = reasons(error) or f"{type(error).__name__}: {error}"
     return CheckpointError(f"{path} cannot be read (--ckpt_path): {reason}")
+
+
+def reasons(error: BaseException) -> str:
+    """Of all ranks that failed, in one line; empty: not such an error, whose own text holds tracebacks."""
+    if not isinstance(error, CheckpointException):
+        return ""
+    failures = error.failures.items()
+    return "; ".join(f"rank {rank}: {type(own).__name__}: {own}" for rank, (own, _) in failures)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):
-    """A signal has come to this rank or another one while episodes are played."""
+    """A signal has come to this rank or another one while episodes are played or scored."""
 
 
 class Stopping:
@@ -73,6 +74,23 @@ class Stopping:
         if self._now and (self._signal or self._asked.add(0)):
             raise Stopped
 
+    @contextlib.contextmanager
+    def in_step(self, trainer: L.Trainer) -> Iterator[Callable[[], None]]:
+        """Work in which no rank may stop alone: a check that all of them must call as often.
+
+        Where one has been asked to, all stop at the same call; then the run ends as by `end`.
+        """
+
+        def check() -> None:
+            if self._now and any(self._ranks.gather(self._signal)):
+                raise Stopped
+
+        try:
+            yield check
+        except Stopped:
+            self.end(trainer)
+            raise
+
     def end(self, trainer: L.Trainer) -> None:
         """End the run here if any rank has been asked to; all ranks must call it.
 
@@ -80,12 +98,14 @@ class Stopping:
 
         Raises:
             SIGTERMException: with exit code 128 + the signal, the same on all ranks.
+            CheckpointError: it could not be saved, so the exit code must not say that it was.
         """
         number = max(self._ranks.gather(self._signal)) if self._now else 0
         if not number:
             return
         if trainer.state.fn == "fit":
             self._save(trainer)
+            _wait_for_writing(trainer)
         raise SIGTERMException(128 + number)
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -96,6 +116,13 @@ class Stopping:
                 trainer.save_checkpoint(_path(callback))
         if not _of_last(trainer):
             logging.getLogger(__name__).warning("no ModelCheckpoint writes last.ckpt: nothing is saved")
+
+
+def _wait_for_writing(trainer: L.Trainer) -> None:
+    """A checkpoint that is written aside is saved when it is in its place, and not before."""
+    finish = getattr(trainer.strategy, "finish", None)
+    if finish is not None:
+        finish()
 
 
 def _of_last(trainer: L.Trainer) -> list[Any]:

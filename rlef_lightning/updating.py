@@ -104,7 +104,20 @@ def adamw(
 ) -> torch.optim.Optimizer:
     """AdamW over the groups; with `offload` its averages lie in the host's memory."""
     options: dict[str, Any] = {"betas": betas, "weight_decay": weight_decay}
-    return HostAdamW(groups, **options) if offload else torch.optim.AdamW(groups, fused=True, **options)
+    optimizer: torch.optim.Optimizer
+    optimizer = HostAdamW(groups, **options) if offload else torch.optim.AdamW(groups, fused=True, **options)
+    optimizer.register_load_state_dict_pre_hook(_own_ways)
+    return optimizer
+
+
+def _own_ways(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint says what the averages are. How they are moved is this run's choice, by `offload`: the
+    other way's flags would come with them, and stay."""
+    groups = [
+        {**stored, **{way: own[way] for way in ("fused", "foreach")}}
+        for stored, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 def clip_gradients(networks: Mapping[str, nn.Module | None], limit: float | None) -> dict[str, float]:

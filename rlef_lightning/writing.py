@@ -15,6 +15,7 @@ from torch.distributed.checkpoint import CheckpointException, async_save
 
 from rlef_lightning.errors import CheckpointError
 from rlef_lightning.placing import replace
+from rlef_lightning.shards import reasons
 
 
 class Writing:
@@ -55,8 +56,12 @@ def _place(upload: Future[Any], part: Path, target: Path | None) -> None:
 
 
 def unwritten(target: Path, error: BaseException) -> CheckpointError:
-    """The error for a checkpoint that could not be written."""
+    """The error for a checkpoint that could not be written, with the reasons of all ranks."""
+    if isinstance(error, CheckpointError):
+        return error
+    # torch's writer hides the system's error, a full disk say.
+    reason = reasons(error) or error.__context__ or error
     return CheckpointError(
-        f"cannot write the checkpoint {target}: {error.__context__ or error}. Free some disk, or "
+        f"cannot write the checkpoint {target}: {reason}. Free some disk, or "
         "write elsewhere (dirpath of ModelCheckpoint); the last whole checkpoint is kept"
     )

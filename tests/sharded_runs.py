@@ -15,9 +15,11 @@ from rlef_lightning.sharded import ShardedStrategy
 
 
 def module_of(folder: Path, **options: Any) -> RLEFModule:
-    """With its networks, sharded over both ranks."""
+    """With its networks, sharded over all ranks."""
     module = RLEFModule(str(folder), **options)
-    module._device_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tp"))
+    module._device_mesh = init_device_mesh(
+        "cpu", (dist.get_world_size(), 1), mesh_dim_names=("data_parallel", "tp")
+    )
     module.configure_model()
     return module
 

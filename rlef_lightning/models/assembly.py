@@ -14,6 +14,7 @@ from rlef_lightning.errors import ConfigError
 from rlef_lightning.models.building import Place, build_policy, build_reference, build_value
 from rlef_lightning.models.lora import Lora, WithoutAdapters
 from rlef_lightning.models.vocabularies import check_vocabularies
+from rlef_lightning.models.windows import check_windows
 
 FOLDER = "model.model_folder"
 
@@ -61,16 +62,28 @@ def build_networks(wanted: Wanted, trained: Place, frozen: Place) -> tuple[Any, 
     return policy, reference, _value(wanted, trained) if values == "own" else None
 
 
-def check_wanted(wanted: Wanted, *, offloads_reference: bool) -> None:
+def check_wanted(wanted: Wanted, *, offloads_reference: bool, context_tokens: int) -> None:
     """Look at config.json and tokenizers alone: nothing has been built or started yet.
 
     Raises:
         CheckpointError: vocabularies or tokenizers differ.
-        ConfigError: options of a network that this run does not have.
+        ConfigError: options of a network that this run does not have, or episodes of up to `context_tokens`
+            that are longer than a network's window of attention.
     """
     check_options(wanted, offloads_reference=offloads_reference)
     others = (wanted.reference_folder, wanted.value_folder) if wanted.trains else (None, None)
     check_vocabularies(wanted.model_folder, *others)
+    check_context(wanted, context_tokens)
+
+
+def check_context(wanted: Wanted, context_tokens: int) -> None:
+    """The windows of attention alone, by each network's config.json; raises ConfigError."""
+    if wanted.trains:
+        options = (FOLDER, "model.reference_folder", "model.value_folder")
+        folders = zip(
+            options, (wanted.model_folder, wanted.reference_folder, wanted.value_folder), strict=True
+        )
+        check_windows({option: folder for option, folder in folders if folder is not None}, context_tokens)
 
 
 def check_options(wanted: Wanted, *, offloads_reference: bool) -> None:

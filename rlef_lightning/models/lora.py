@@ -140,9 +140,10 @@ def reset_adapters(model: nn.Module, seed: int) -> None:
 
     The same seed gives the same adapters on every device and any number of ranks.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for layer in adapted_layers(model).values():
-        drawn = torch.rand(layer.lora_A.shape, generator=generator) * 2 - 1
+        # Lightning makes a GPU the default device here, with which a CPU's generator does not go together.
+        drawn = torch.rand(layer.lora_A.shape, generator=generator, device="cpu") * 2 - 1
         local, part = local_part(layer.lora_A)
         local.copy_(drawn[part] / layer.in_features**0.5)
         local_part(layer.lora_B)[0].zero_()

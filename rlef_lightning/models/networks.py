@@ -99,9 +99,10 @@ class ValueHead(nn.Linear):
     @torch.no_grad()
     def reset(self, seed: int) -> None:
         """Draw the head anew; the same seed gives the same head on every device."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         size = self.in_features
-        drawn = torch.randn(1, size, generator=generator) * (HEAD_SCALE / size**0.5)
+        # Lightning makes a GPU the default device here, with which a CPU's generator does not go together.
+        drawn = torch.randn(1, size, generator=generator, device="cpu") * (HEAD_SCALE / size**0.5)
         local, part = local_part(self.weight)
         local.copy_(drawn[part])
         local_part(self.bias)[0].zero_()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlef_lightning.checks import check_groups, check_precision, check_reload, check_strategy, check_training
 from rlef_lightning.errors import CheckpointError, ConfigError
-from rlef_lightning.models.assembly import Wanted, check_options, check_wanted
+from rlef_lightning.models.assembly import Wanted, check_context, check_options, check_wanted
 from rlef_lightning.plan.asked import Asked
 
 
@@ -38,8 +38,12 @@ def _checks(asked: Asked) -> Iterator[Callable[[], None]]:
         lora=asked.lora,
     )
     # A plan can be made of a config.json alone, without a tokenizer to compare.
-    folders = check_wanted if any(Path(asked.model_folder).glob("tokenizer*")) else check_options
-    yield partial(folders, wanted, offloads_reference=asked.offload_reference)
+    if any(Path(asked.model_folder).glob("tokenizer*")):
+        context_tokens, offloads = asked.max_context_tokens, asked.offload_reference
+        yield partial(check_wanted, wanted, offloads_reference=offloads, context_tokens=context_tokens)
+    else:
+        yield partial(check_options, wanted, offloads_reference=asked.offload_reference)
+        yield partial(check_context, wanted, asked.max_context_tokens)
     yield partial(check_training, asked.play, asked.pack_tokens, asked.max_context_tokens)
     yield partial(check_groups, asked.play, asked.objective)
 

@@ -61,6 +61,8 @@ def test_one_rank_goes_on_as_two_do(two_ranks: Path, tmp_path: Path) -> None:
     two = resumed(two_ranks, tmp_path / "two", TWO)
     one = resumed(two_ranks, tmp_path / "one", ONE)
     assert [row["epoch"] for row in curve(one)] == [row["epoch"] for row in curve(two)]
+    # Two steps, whose gradients are added up in another order. What is loaded, and the first loss, are held
+    # to the bit and to 1e-6 by tests/unit/test_resuming_on_ranks.py.
     for ours, theirs in zip(curve(one), curve(two), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     found, wanted = weights(one), weights(two)

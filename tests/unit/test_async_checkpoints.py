@@ -9,8 +9,9 @@ from threading import Event
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from rlef_lightning import writing
+from rlef_lightning import sharded, writing
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.placing import replace
 from rlef_lightning.sharded import ShardedStrategy
@@ -67,9 +68,6 @@ def written_aside(rank: int, folder: Path) -> None:
 
 
 def cannot_be_written(strategy: ShardedStrategy, path: Path) -> None:
-    def full(part: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
     swap_replace(full)
     save(strategy, path, epoch=2)
     with pytest.raises(CheckpointError, match=r"cannot write .*last\.ckpt.*No space left.*is kept"):
@@ -82,6 +80,34 @@ def killed_before_it_is_in_place(strategy: ShardedStrategy, path: Path) -> None:
     with pytest.raises((CheckpointError, RuntimeError)):  # on rank 1: the other one is gone
         strategy.finish()
     os._exit(0)
+
+
+def full(*arguments: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def only_rank_0_cannot(rank: int, folder: Path) -> None:
+    """Its own files, and the renames: both ranks end with its reason, and the old checkpoint stays."""
+    module, path = module_of(folder / "small"), folder / "last.ckpt"
+    for options in ({}, {"async_checkpoints": True}, {"save_distributed_checkpoint": False}):
+        strategy = strategy_of(module, **options)
+        save(strategy, path, epoch=7)
+        strategy.finish()
+        cases = [(torch, "save")] if options else [(torch, "save"), (sharded, "replace")]
+        for place, name in cases:
+            with pytest.MonkeyPatch.context() as patch:
+                if rank == 0:
+                    patch.setattr(place, name, full)
+                with pytest.raises(CheckpointError, match=r"cannot write .*last\.ckpt.*No space left"):
+                    save(strategy, path, epoch=8)
+        assert strategy_of(module).load_checkpoint(path)["epoch"] == 7
+        dist.barrier()  # the next round writes there
+
+
+@pytest.mark.slow
+def test_both_ranks_end_when_rank_0_alone_cannot_write(tmp_path: Path) -> None:
+    write_model(tmp_path / "small")
+    on_two_ranks(only_rank_0_cannot, tmp_path)
 
 
 @pytest.mark.slow

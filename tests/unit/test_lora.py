@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.learning.minibatches import make_minibatches
 from rlef_lightning.models.exporting import export
-from rlef_lightning.models.lora import Lora, LoraLinear, adapted_layers
+from rlef_lightning.models.lora import Lora, LoraLinear, adapted_layers, reset_adapters
 from rlef_lightning.module import RLEFModule
 from tests.small_runs import episodes, gradients_of, model_folder
 
@@ -61,6 +61,15 @@ def logprobs_of(model: Any, ids: tuple[int, ...]) -> list[float]:
 
 
 IDS = ((3, 1, 4, 1, 5, 9, 2, 6), (5, 3, 5, 8, 9, 7, 9))
+
+
+def test_adapters_are_drawn_on_the_cpu_whatever_the_default_device(folder: str) -> None:
+    ours, theirs = built(folder, seed=1), built(folder, seed=2)
+    with torch.device("meta"):  # as Lightning's default of a GPU: other than the generator's
+        reset_adapters(ours.policy.model, 2)
+    others = adapted_layers(theirs.policy)
+    for name, layer in adapted_layers(ours.policy).items():
+        assert torch.equal(layer.lora_A, others[name].lora_A)
 
 
 def test_by_hand() -> None:
@@ -260,4 +269,4 @@ def test_all_linear_layers_by_default(folder: str) -> None:
 )
 def test_options_of_a_reference_of_its_own(folder: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"with model\.lora it is the policy without adapters"):
-        RLEFModule(folder, lora=LORA, **options).check_folders()
+        RLEFModule(folder, lora=LORA, **options).check_folders(64)

@@ -514,7 +514,7 @@ def test_reference_and_value_network_may_start_from_other_folders(folder: Path, 
 def test_a_folder_for_a_network_that_is_not_there_is_refused(folder: Path) -> None:
     module = RLEFModule(str(folder), value_folder=str(folder), value_network="shared")
     with pytest.raises(ConfigError, match=r"of a value network of its own, and this run has none"):
-        module.check_folders()
+        module.check_folders(64)
 
 
 def test_a_missing_folder_names_the_option(tmp_path: Path) -> None:

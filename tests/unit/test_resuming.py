@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlef_lightning.errors import CheckpointError
 from rlef_lightning.learning.minibatches import make_minibatches
 from rlef_lightning.models.lora import Lora
 from rlef_lightning.module import RLEFModule
@@ -60,6 +61,47 @@ def test_the_next_step_is_the_same(folder: str, options: dict[str, Any]) -> None
     assert weights.keys() == dict(module.named_parameters()).keys()
     for name, weight in module.named_parameters():
         assert torch.equal(weights[name], weight), name
+
+
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_how_averages_are_moved_is_not_the_checkpoints_choice(folder: str, offloaded: bool) -> None:
+    """`offload_optimizer` can be switched between runs: the fused AdamW stays fused."""
+    module, optimizers = started(folder, {"offload_optimizer": not offloaded})
+    batch = make_minibatches(module.score(episodes(3), 1.0).samples, 1, PACK_TOKENS, seed=0)[0]
+    take_step(module, batch, optimizers, {}, last=False)
+    own = started(folder, {"offload_optimizer": offloaded})[1]["optimizer"]
+    before = [(group["fused"], group["foreach"]) for group in own.param_groups]
+    own.load_state_dict(optimizers["optimizer"].state_dict())
+    assert [(group["fused"], group["foreach"]) for group in own.param_groups] == before
+    assert before == ([(None, False)] * 2 if offloaded else [(True, None)] * 2)
+    assert len(own.state) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"weight_decay": 0.5}, "model.weight_decay (--ckpt_path): it is 0.1 there and 0.5 here"),
+        ({"betas": (0.9, 0.99)}, "model.betas (--ckpt_path): it is (0.9, 0.95) there and (0.9, 0.99) here"),
+        (
+            {"value_learning_rate": 1.0},
+            "model.value_learning_rate (--ckpt_path): it is 0.01 there and 1.0 here",
+        ),
+    ],
+)
+def test_other_steps_than_the_options_say_are_refused(
+    folder: str, options: dict[str, Any], says: str
+) -> None:
+    module, optimizers = started(folder, {})
+    optimizers["optimizer"].step()
+    optimizers["lr_scheduler"].step()  # of a warm-up of three: what is compared is the rate after it
+    stored = {
+        "state_dict": module.state_dict(),
+        "optimizer_states": [optimizers["optimizer"].state_dict()],
+    }
+    started(folder, {})[0].on_load_checkpoint(stored)
+    with pytest.raises(CheckpointError) as refused:
+        started(folder, options)[0].on_load_checkpoint(stored)
+    assert says in str(refused.value)
 
 
 def test_frozen_weights_are_in_no_checkpoint(folder: str) -> None:

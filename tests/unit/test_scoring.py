@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor
 from rlef_lightning.learning.objectives import TokenValuePPO
 from rlef_lightning.learning.packing import PackedSequences, collate_sequences
 from rlef_lightning.learning.samples import episode_sequence, to_training_sample
+from rlef_lightning.module import RLEFModule
 from rlef_lightning.scoring import Networks
+from rlef_lightning.stopping import Stopped
 from rlef_lightning.types import (
     Completion,
     Episode,
@@ -22,6 +25,7 @@ from rlef_lightning.types import (
     Turn,
     Verdict,
 )
+from tests.small_runs import episodes, model_folder
 
 FAILED = Report(
     results=(
@@ -111,3 +115,19 @@ def test_gae_steps_over_the_feedback_by_hand() -> None:
     table[3], table[8], table[4:8] = 0.25, 0.75, 100.0
     advantages = [span.advantage for span in sample(table, 0.0).spans]
     assert advantages == pytest.approx([0.25, 0.5, -0.75, 0.0, -1.0])
+
+
+def test_scoring_ends_at_the_pack_before_which_it_is_told_to(tmp_path: Path) -> None:
+    module = RLEFModule(model_folder(tmp_path, tied=True), pack_tokens=40)
+    module.configure_model()
+    calls = iter(range(100))
+
+    def check() -> None:
+        if next(calls) == 2:
+            raise Stopped
+
+    passes: list[int] = []
+    module.policy.register_forward_hook(lambda *arguments: passes.append(1))
+    with pytest.raises(Stopped):
+        module.score(episodes(9), 1.0, check=check)
+    assert len(passes) == 2

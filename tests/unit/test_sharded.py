@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlef_lightning.errors import CheckpointError
-from rlef_lightning.placing import recover, replace
+from rlef_lightning.placing import recover, recover_all, replace
 from rlef_lightning.sharded import ShardedStrategy
 from rlef_lightning.shards import SHARDS_LIST, is_checkpoint
 
@@ -41,6 +41,16 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
     assert (target / SHARDS_LIST).read_text() == "old"
     recover(target)  # nothing to do
     assert is_checkpoint(target)
+
+
+def test_every_checkpoint_of_a_folder_is_found_again(tmp_path: Path) -> None:
+    best = folder(tmp_path / ".best-epoch=3.ckpt.old", "best").with_name("best-epoch=3.ckpt")
+    folder(tmp_path / ".last.ckpt.old", "older")
+    last = folder(tmp_path / "last.ckpt", "new")  # the kill came after the second rename
+    recover_all(tmp_path)
+    assert (best / SHARDS_LIST).read_text() == "best"
+    assert (last / SHARDS_LIST).read_text() == "new"
+    recover_all(tmp_path / "not there yet")
 
 
 def test_a_folder_without_its_list_is_no_checkpoint(tmp_path: Path) -> None:

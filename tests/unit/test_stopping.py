@@ -9,9 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from rlef_lightning.errors import CheckpointError
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.stopping import SIGNALS, Stopped, Stopping
 from tests.two_ranks import on_two_ranks
@@ -30,7 +33,9 @@ def trainer(folder: Path, *, fn: str = "fit", step: int = 0) -> Any:
         ModelCheckpoint(dirpath=folder, filename="best", monitor="solved"),
     ]
     state = SimpleNamespace(fn=fn)
-    return Trainer(state=state, global_step=step, checkpoint_callbacks=callbacks, saved=[])
+    return Trainer(
+        state=state, global_step=step, checkpoint_callbacks=callbacks, saved=[], strategy=SimpleNamespace()
+    )
 
 
 @pytest.fixture
@@ -86,6 +91,45 @@ def test_what_is_saved_already_is_not_saved_again(tmp_path: Path) -> None:
     assert run.saved == []
 
 
+@pytest.mark.usefixtures("_own_handlers")
+@pytest.mark.parametrize("steps", [0, 4])  # also where the checkpoint on its way is of before the signal
+def test_a_checkpoint_that_cannot_be_written_aside_is_not_called_saved(tmp_path: Path, steps: int) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path)
+
+    def finish() -> None:
+        raise CheckpointError("cannot write the checkpoint: No space left on device")
+
+    run.strategy.finish = finish
+    stopping.listen(run, now=True)
+    run.global_step += steps
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(CheckpointError, match="No space left"):  # exit code 1, and not 143
+        stopping.end(run)
+
+
+def passes(stopping: Stopping, run: Any, done: list[int], *, told: signal.Signals | None) -> None:
+    """Six of them; in the third one this rank is told to end."""
+    with stopping.in_step(run) as check:
+        for number in range(6):
+            check()
+            if dist.is_initialized():
+                dist.all_reduce(torch.ones(1))  # needs the other rank, which must not have stopped alone
+            done.append(number)
+            if number == 2 and told is not None:
+                os.kill(os.getpid(), told)
+
+
+@pytest.mark.usefixtures("_own_handlers")
+def test_work_in_step_ends_at_its_next_check(tmp_path: Path) -> None:
+    stopping, run = Stopping(Ranks()), trainer(tmp_path)
+    stopping.listen(run, now=True)
+    run.global_step, done = 4, []
+    with pytest.raises(SIGTERMException) as ended:
+        passes(stopping, run, done, told=signal.SIGUSR1)
+    assert (done, ended.value.code) == ([0, 1, 2], 138)
+    assert run.saved == [str(tmp_path / "last.ckpt")]
+
+
 def is_stopped(stopping: Stopping) -> bool:
     try:
         stopping.check()
@@ -106,6 +150,20 @@ def one_is_told(rank: int, folder: Path) -> None:
         stopping.end(run)
     assert ended.value.code == 138
     assert run.saved == [str(folder / "last.ckpt")]  # all ranks write together
+
+
+def one_is_told_in_step(rank: int, folder: Path) -> None:
+    stopping, run = Stopping(Ranks(60.0)), trainer(folder)
+    stopping.listen(run, now=True)
+    done: list[int] = []
+    with pytest.raises(SIGTERMException) as ended:
+        passes(stopping, run, done, told=signal.SIGTERM if rank == 1 else None)
+    assert (done, ended.value.code) == ([0, 1, 2], 143)
+
+
+@pytest.mark.slow
+def test_both_ranks_stop_at_the_same_pass(tmp_path: Path) -> None:
+    on_two_ranks(one_is_told_in_step, tmp_path)
 
 
 @pytest.mark.slow

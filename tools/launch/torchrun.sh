@@ -17,9 +17,11 @@
 #   RLEF_LOST_NODE_S      seconds to wait for a node that is gone to come back (600)
 #   RLEF_PLAN             0: start without `rlef plan` (1)
 #   RLEF_PLAN_OPTIONS     more options for `rlef plan`, as "--hardware h200-141gb"
+#   RLEF_STOP_S           seconds that the ranks have to save and end when they are told to, or one has failed (30)
 #
-# Exit codes: 0 finished; 1 a rank failed (its messages say why), or the plan found something wrong; another one after
-# SIGTERM. torchrun passes SIGTERM on and gives the ranks 30 s: they save and end (docs/scaling.md).
+# Exit codes: 0 finished; 1 a rank failed (its messages say why), the plan found something wrong, or the ranks were told
+# to end. Tell this process, not a rank: torchrun passes SIGTERM and SIGUSR1 on, the ranks save and end
+# (docs/scaling.md), and the same command goes on. A rank that ends by itself is a failure to torchrun.
 set -euo pipefail
 
 nodes=${RLEF_NODES:-1}
@@ -57,7 +59,9 @@ launcher=(
     "--rdzv-id=${RLEF_RUN_ID:-rlef}"
     "--rdzv-conf=join_timeout=${RLEF_LOST_NODE_S:-600}"
     "--max-restarts=${RLEF_RESTARTS:-3}"
+    --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # torchrun alone would end by the last
 )
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${RLEF_STOP_S:-30}
 if [[ -n ${RLEF_ADDRESS:-} ]]; then
     launcher+=("--local-addr=$RLEF_ADDRESS")
 fi

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 SIZE = {
     "vocab_size": 61,
@@ -20,6 +20,9 @@ SIZE = {
 CONFIGS = {
     "llama": LlamaConfig(**SIZE, num_key_value_heads=4, tie_word_embeddings=False),
     "qwen2-grouped": Qwen2Config(**SIZE, num_key_value_heads=2, tie_word_embeddings=True),
+    # Norms of queries and keys; heads that are wider than their share of the hidden state.
+    "qwen3": Qwen3Config(**SIZE, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True),
+    "mistral": MistralConfig(**SIZE, num_key_value_heads=2, sliding_window=64, tie_word_embeddings=False),
 }
 
 

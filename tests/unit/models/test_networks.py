@@ -64,6 +64,13 @@ def test_head_depends_on_the_seed_alone(folder):
     assert one.std().item() == pytest.approx(0.1 / 32**0.5, rel=0.5)
 
 
+def test_head_is_drawn_on_the_cpu_whatever_the_default_device(folder):
+    network = load_value(folder, seed=1)
+    with torch.device("meta"):  # as Lightning's default of a GPU: other than the generator's
+        network.reset_head(2)
+    assert torch.equal(network.head.weight, load_value(folder, seed=2).head.weight)
+
+
 def test_first_values_are_within_the_value_clip(folder, packed):
     network = load_value(folder)
     values = []

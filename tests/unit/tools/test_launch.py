@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ RECORD = 'echo "$(basename "$0") $(printf "%q " "$@")" >> "$CALLS"\n'
 # Ends as rlef does when it is told to: 128 + the signal.
 SRUN = """
 echo "$MASTER_ADDR:$MASTER_PORT $SRUN_CPUS_PER_TASK" >> "$CALLS"
-for name in USR1 TERM; do trap "exit $((128 + $(kill -l $name)))" $name; done
+for name in USR1 TERM; do trap "exit ${TOLD_ENDS:-$((128 + $(kill -l $name)))}" $name; done
 if [[ $SRUN_ENDS == told ]]; then
     echo ready
     while :; do sleep 0.02; done
@@ -76,9 +77,45 @@ def test_torchrun_on_several_nodes(run: Run, tmp_path: Path) -> None:
     assert plan == ["rlef", "plan", "--hardware", "h200-141gb", *FIT[2:]]
     assert launched == [
         "torchrun", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d", "--rdzv-endpoint=gpu07:29400",
-        "--rdzv-id=rlef", "--rdzv-conf=join_timeout=600", "--max-restarts=1", "--local-addr=10.0.0.8",
+        "--rdzv-id=rlef", "--rdzv-conf=join_timeout=600", "--max-restarts=1",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--local-addr=10.0.0.8",
         "-m", "rlef_lightning.cli", *FIT[1:], "--ckpt_path=last",
     ]  # fmt: skip
+
+
+RANK = """
+import os, signal, sys, time
+def told(number, frame):
+    print(f"told {number}", flush=True)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, told)
+signal.signal(signal.SIGUSR1, told)
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGTERM])
+def test_torchrun_passes_on_that_it_is_told_to_end(tmp_path: Path, sent: signal.Signals) -> None:
+    """The real one: the ranks are told once, and not started again."""
+    (tmp_path / "rlef_lightning").mkdir()
+    (tmp_path / "rlef_lightning" / "__init__.py").touch()
+    (tmp_path / "rlef_lightning" / "cli.py").write_text(RANK)
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:{os.defpath}", "PYTHONPATH": str(tmp_path),
+        "RLEF_PLAN": "0", "RLEF_RANKS_PER_NODE": "2", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        ["bash", str(LAUNCH / "torchrun.sh")], env=own, text=True, cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n"] * 2
+    process.send_signal(sent)
+    said, _ = process.communicate()
+    assert said.splitlines() == [f"told {int(sent)}"] * 2
+    assert process.returncode == 1
 
 
 def test_several_nodes_need_a_place_to_meet(run: Run, tmp_path: Path) -> None:
@@ -125,6 +162,16 @@ def test_a_job_that_is_told_to_end_is_queued_again(
     assert ["rlef", "plan"] not in [call[:2] for call in told]  # it has been planned the first time
     requeued = ["scontrol", "requeue", "4200123"]
     assert told[-1] == (requeued if state == "RUNNING" else ["scontrol", "show", "job", "4200123"])
+
+
+def test_a_job_that_cannot_save_is_not_queued_again(run: Run, tmp_path: Path) -> None:
+    process = run("slurm.sbatch", SRUN_ENDS="told", TOLD_ENDS="1", RLEF_PLAN="0", **BASE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 1
+    assert "requeue" not in (tmp_path / "calls").read_text()
 
 
 def test_lightning_finds_the_ranks_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
