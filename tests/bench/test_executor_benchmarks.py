@@ -97,7 +97,7 @@ def test_memory_may_grow_by_a_twentieth_and_two_mebibytes() -> None:
 
 def test_ratios_are_medians_of_the_rounds_own_ratios() -> None:
     names = ("runs_per_s_at_4x", "isolated_runs_per_s", "beyond_cpu_ms", "judge_ms")
-    rest = dict.fromkeys(names, 1.0)
+    rest = dict.fromkeys(names, 1.0) | {"base_subprocess_runs_per_s": 200.0}
     rounds = [  # a machine that is twice as slow in one round, and ten times in another
         {"runs_per_s": 900.0, "subprocess_runs_per_s": 100.0, "overhead_ms": 2.0, "fork_ms": 1.0, **rest},
         {"runs_per_s": 400.0, "subprocess_runs_per_s": 50.0, "overhead_ms": 6.0, "fork_ms": 2.0, **rest},
@@ -105,8 +105,19 @@ def test_ratios_are_medians_of_the_rounds_own_ratios() -> None:
     ]
     found = benchmark.summarise(rounds)
     assert (found["runs_per_s"], found["vs_subprocess"], found["overhead_over_fork"]) == (400.0, 8.0, 3.0)
+    assert found["vs_base_subprocess"] == 2.0  # of 4.5, 2 and 0.35
     assert found["nsjail_per_run_runs_per_s"] is None
     assert found["vs_nsjail_per_run"] is None
+
+
+def test_the_base_interpreter_has_no_environment_around_it() -> None:
+    command = plain.python_command(
+        "import sys; print(sys.prefix == sys.base_prefix)", python=plain.base_python()
+    )
+    plain.run_once(command, b"", b"True\n")
+    version = "import sys; print(sys.version)"
+    command = plain.python_command(version, python=plain.base_python())
+    plain.run_once(command, b"", sys.version.encode() + b"\n")  # the same Python, so that rates compare
 
 
 def test_a_plain_start_that_prints_something_else_ends_the_benchmark() -> None:
@@ -125,7 +136,8 @@ def test_a_backend_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_the_benchmark_prints_all_its_numbers() -> None:
     found = last_line("tools/bench/executor.py", "--json", "--rounds", "1", "--runs", "16", "--problems", "2")
     positive = ("runs_per_s", "subprocess_runs_per_s", "isolated_runs_per_s", "overhead_ms_median",
-                "fork_ms_median", "vs_subprocess", "overhead_over_fork", "growth")  # fmt: skip
+                "fork_ms_median", "vs_subprocess", "overhead_over_fork", "growth",
+                "base_subprocess_runs_per_s", "vs_base_subprocess")  # fmt: skip
     for name in positive:
         value = found[name]
         assert isinstance(value, float)

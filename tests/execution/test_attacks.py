@@ -21,26 +21,31 @@ needs_root = pytest.mark.skipif(not ROOT, reason="programs get users of their ow
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "verdict"),
     [
-        "exit(0)",
-        "import os\nos._exit(0)",
-        "import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit(1)",
-        "print('1 2')",
-        "print('1 2 3 4')",
-        "import sys\nsys.stdout = None",
-        "class A(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\nprint(A('x'))",
-        "import builtins\nbuiltins.open = builtins.compile = print",
-        "import os\nos._exit = lambda code: None\nraise ValueError",
-        "import sys\nsys.excepthook = lambda *a: None\n1 / 0",
-        "import os\nos.execv('/bin/true', ['true'])",
-        "import os\nos.write(3, b'r')",
-        "import signal, os\nos.kill(os.getpid(), signal.SIGUSR2)",
+        ("exit(0)", Verdict.WRONG_ANSWER),
+        ("import os\nos._exit(0)", Verdict.WRONG_ANSWER),
+        ("import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit(1)", Verdict.WRONG_ANSWER),
+        ("print('1 2')", Verdict.WRONG_ANSWER),
+        ("print('1 2 3 4')", Verdict.WRONG_ANSWER),
+        ("import sys\nsys.stdout = None", Verdict.WRONG_ANSWER),
+        (
+            "class A(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\n"
+            "print(A('x'))",
+            Verdict.WRONG_ANSWER,
+        ),
+        ("import builtins\nbuiltins.open = builtins.compile = print", Verdict.WRONG_ANSWER),
+        ("import os\nos._exit = lambda code: None\nraise ValueError", Verdict.RUNTIME_ERROR),
+        ("import sys\nsys.excepthook = lambda *a: None\n1 / 0", Verdict.RUNTIME_ERROR),
+        ("import os\nos.execv('/bin/true', ['true'])", Verdict.WRONG_ANSWER),
+        ("import os\nos.write(3, b'r')", Verdict.RUNTIME_ERROR),
+        # the sign by which a program says that it could not get memory: it harms itself only
+        ("import signal, os\nos.kill(os.getpid(), signal.SIGUSR2)", Verdict.MEMORY_LIMIT),
     ],
 )
-def test_cheats_do_not_pass(sandbox: Sandbox, code: str) -> None:
+def test_cheats_do_not_pass(sandbox: Sandbox, code: str, verdict: Verdict) -> None:
     report = sandbox.judge(code, [("", "1 2 3\n")] * 2)
-    assert not any(result.passed for result in report.results)
+    assert [result.verdict for result in report.results] == [verdict] * 2
 
 
 def test_no_os_exit_leads_back_into_the_runner(sandbox: Sandbox) -> None:
@@ -221,7 +226,7 @@ for _ in range(5):
 while True: pass
 """
     result = sandbox.run(code, limits=replace(LIMITS, cpu_s=0.5))
-    assert not result.passed
+    assert result.verdict is Verdict.TIME_LIMIT
 
 
 @pytest.mark.every_backend
@@ -351,24 +356,37 @@ def test_closing_the_streams_is_no_failure_of_the_sandbox(sandbox: Sandbox) -> N
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "verdict"),
     [
-        "import ctypes\nctypes.string_at(0)",
-        "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n  def __repr__(s): return repr([s])\nrepr(A())",
-        "(lambda f: f(f))(lambda f: f(f))",
-        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))\nx = 'x' * (64 << 20)",
-        "import os\nos.chdir('/')\nos.rmdir(os.environ['HOME'])\n1 / 0",
-        "import sys, gc\nfor m in list(sys.modules): sys.modules.pop(m)\ngc.collect()\n1 / 0",
-        "class E(BaseException):\n    def __str__(self): raise self\nraise E",
-        "import threading\nthreading._shutdown = None",
-        "(" * 300,
-        "-" * 200_000 + "1",
-        "x = " + "[" * 150 + "]" * 150 + "\n1 / 0",
+        ("import ctypes\nctypes.string_at(0)", Verdict.RUNTIME_ERROR),
+        (
+            "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n"
+            "  def __repr__(s): return repr([s])\nrepr(A())",
+            Verdict.TIME_LIMIT,
+        ),
+        ("(lambda f: f(f))(lambda f: f(f))", Verdict.RUNTIME_ERROR),
+        (
+            "import resource\nresource.setrlimit(resource.RLIMIT_AS, (8 << 20, 8 << 20))\n"
+            "x = 'x' * (64 << 20)",
+            Verdict.MEMORY_LIMIT,
+        ),
+        ("import os\nos.chdir('/')\nos.rmdir(os.environ['HOME'])\n1 / 0", Verdict.RUNTIME_ERROR),
+        (
+            "import sys, gc\nfor m in list(sys.modules): sys.modules.pop(m)\ngc.collect()\n1 / 0",
+            Verdict.RUNTIME_ERROR,
+        ),
+        ("class E(BaseException):\n    def __str__(self): raise self\nraise E", Verdict.RUNTIME_ERROR),
+        ("import threading\nthreading._shutdown = None", Verdict.RUNTIME_ERROR),
+        ("(" * 300, Verdict.SYNTAX_ERROR),
+        # the parser takes its own depth for a lack of memory
+        ("-" * 200_000 + "1", Verdict.MEMORY_LIMIT),
+        ("x = " + "[" * 150 + "]" * 150 + "\n1 / 0", Verdict.RUNTIME_ERROR),
     ],
 )
-def test_crashes_stay_with_the_program(sandbox: Sandbox, code: str) -> None:
-    result = sandbox.run(code, expected="7", limits=replace(LIMITS, cpu_s=2.0))
-    assert not result.passed
+def test_crashes_stay_with_the_program(sandbox: Sandbox, code: str, verdict: Verdict) -> None:
+    """Each has printed what is expected, so that nothing but its end tells it from a right program."""
+    result = sandbox.run("print(7, flush=True)\n" + code, expected="7", limits=replace(LIMITS, cpu_s=2.0))
+    assert result.verdict is verdict, result
 
 
 def test_nothing_is_left_of_any_run(sandbox: Sandbox) -> None:

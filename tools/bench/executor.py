@@ -5,10 +5,14 @@ both of its sides, because the speed of a machine that does other things drifts.
 
     runs_per_s                 judged runs of a two-line program, `workers` at a time, in full queues
     subprocess_runs_per_s      the same program as `python -c`, as many at a time
+    base_subprocess_runs_per_s the same with the interpreter that the virtual environment was made of, which
+                               starts faster than the environment's; outside of one, it is the same one
     isolated_runs_per_s        the same as `python -I -S -c`, the fastest start of an interpreter
     nsjail_per_run_runs_per_s  the same as `nsjail ... python -c`; null without nsjail on PATH
     overhead_ms_median         one `judge` of one test, nothing else under way, minus the program's own time
     fork_ms_median             os.fork + immediate end + wait, in a process that is a copy of the warm runner
+    vs_...                     runs_per_s over each of these rates: `vs_subprocess`, `vs_base_subprocess`,
+                               `vs_isolated`, `vs_nsjail_per_run`
     growth                     runs per second with 4 times as many runs queued, over those with 1 times
 
 The program's own time is what it measures itself between its first statement and its last: the fork, the
@@ -111,6 +115,7 @@ async def one_round(executor: Executor, workers: int, runs: int) -> dict[str, fl
     found["runs_per_s"] = (rate + await warm_runs_per_s(executor, runs)) / 2
     commands = {
         "subprocess_runs_per_s": plain.python_command(SMALL),
+        "base_subprocess_runs_per_s": plain.python_command(SMALL, python=plain.base_python()),
         "isolated_runs_per_s": plain.python_command(SMALL, "-I", "-S"),
         "nsjail_per_run_runs_per_s": plain.nsjail_command(SMALL),
     }
@@ -134,12 +139,14 @@ def summarise(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
             return None
         return round(statistics.median(one[over] / one[under] for one in rounds), 3)
 
-    rates = ("runs_per_s", "subprocess_runs_per_s", "isolated_runs_per_s", "nsjail_per_run_runs_per_s")
+    rates = ("runs_per_s", "subprocess_runs_per_s", "base_subprocess_runs_per_s", "isolated_runs_per_s",
+             "nsjail_per_run_runs_per_s")  # fmt: skip
     times = ("overhead_ms", "beyond_cpu_ms", "judge_ms", "fork_ms")
     return {
         **{name: median(name) for name in rates},
         **{f"{name}_median": median(name) for name in times},
         "vs_subprocess": ratio("runs_per_s", "subprocess_runs_per_s"),
+        "vs_base_subprocess": ratio("runs_per_s", "base_subprocess_runs_per_s"),
         "vs_isolated": ratio("runs_per_s", "isolated_runs_per_s"),
         "vs_nsjail_per_run": ratio("runs_per_s", "nsjail_per_run_runs_per_s"),
         "overhead_over_fork": ratio("overhead_ms", "fork_ms"),

@@ -48,6 +48,8 @@ class Task:
     """The whole program of the canonical solution."""
     asserts: str
     """MBPP+: the base tests as the statement shows them."""
+    check: str
+    """HumanEval+: the test script of the original data, a function `check(candidate)`."""
     tolerance: float
     base: list[Input]
     plus: list[Input]
@@ -66,7 +68,8 @@ def _task(row: dict[str, Any], where: str, max_plus: int | None) -> Task:
     plus = list(plus)[:max_plus]  # without any it is an empty object
     return Task(
         id=task_id, function=function, prompt=prompt, canonical=prompt + solution, asserts=asserts.strip(),
-        tolerance=float(atol), base=typed(base, base, calls), plus=typed(plus, base, calls),
+        check=row.get("test", ""), tolerance=float(atol), base=typed(base, base, calls),
+        plus=typed(plus, base, calls),
     )  # fmt: skip
 
 

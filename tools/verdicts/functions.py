@@ -31,14 +31,17 @@ async def evalplus(
         _case(problem, problem.id, canonical[problem.id], _ACCEPTED, tests_of(problem))
         for problem in problems
     ]
-    cases += [_asserted(task) for task in tasks if task.asserts]
-    return Suite(name=name, cases=cases, notes=left_out), problems
+    asserted = {task.id: _asserted(task) for task in tasks if task.asserts or task.check}
+    cases += [case for case, _ in asserted.values()]
+    inside = [f"{name} ({kept})" for name, (_, kept) in asserted.items() if kept]
+    return Suite(name=name, cases=cases, notes=left_out + _decided_inside(inside)), problems
 
 
-def _asserted(task: Task) -> Case:
+def _asserted(task: Task) -> tuple[Case, int]:
     """The canonical solution on the values that the data's own asserts expect, not on those it computed."""
-    code, expected, _ = observe(task.canonical, f"import math\n{task.asserts}")
-    return _observing(f"{task.id}, asserts", code, expected, _ACCEPTED, rule_of(task, checked=False))
+    script = task.asserts or f"{task.check}\n\ncheck({task.function})"
+    code, expected, inside = observe(task.canonical, f"import math\n{script}")
+    return _observing(f"{task.id}, asserts", code, expected, _ACCEPTED, rule_of(task, checked=False)), inside
 
 
 def _case(
@@ -80,11 +83,15 @@ def quixbugs(path: Path) -> Suite:
             cases.append(case)
         if kept:
             inside.append(f"{row['name']} ({kept})")
-    note = (
-        "asserts that are decided in the program, because they compare with no literal or have a tolerance "
-        f"each: {', '.join(inside)}"
+    return Suite(name="QuixBugs", cases=cases, notes=_decided_inside(inside))
+
+
+def _decided_inside(names: Sequence[str]) -> list[str]:
+    """The note on asserts that an object of the solution could decide; none without such asserts."""
+    reason = (
+        "asserts that are decided in the program, as they compare with no literal or have a tolerance each"
     )
-    return Suite(name="QuixBugs", cases=cases, notes=[note] if inside else [])
+    return [f"{reason}: {', '.join(names)}"] if names else []
 
 
 def _observed(row: dict[str, Any], kind: str, wanted: frozenset[Verdict]) -> tuple[Case, int]:

@@ -1,7 +1,8 @@
 """A test script of asserts -> a program that says what it saw, and what it should have seen.
 
 `assert f(3) == 7` becomes `seen_[0] = f(3)` in the program and `{0: 7}` outside of it. So the expected value
-is not in the program, and no object of the solution takes part in the comparison.
+is not in the program, and no object of the solution takes part in the comparison. An assert in a loop stays
+in the program as a whole, seen to be true when it is so every time; `assert True` says nothing and goes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class _Observer(ast.NodeTransformer):
         self.inside = 0
         """Asserts whose comparison stays in the program."""
         self._scopes: list[dict[str, Any]] = [_literals(tree.body)]
+        self._loops = 0
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         """A test function: names of literals in it are its own."""
@@ -32,14 +34,31 @@ class _Observer(ast.NodeTransformer):
         self._scopes.pop()
         return node
 
+    def visit_For(self, node: ast.For) -> ast.For:
+        """Its asserts are checked more than once."""
+        self._loops += 1
+        self.generic_visit(node)
+        self._loops -= 1
+        return node
+
     def visit_Assert(self, node: ast.Assert) -> ast.stmt:
         """One observation."""
+        if isinstance(node.test, ast.Constant) and node.test.value:
+            return ast.Pass()
         number = len(self.expected)
-        observed, self.expected[number] = self._split(node.test)
+        observed, self.expected[number] = (
+            self._every_time(node.test) if self._loops else self._split(node.test)
+        )
         target = ast.parse(f"seen_[{number}] = 0").body[0]
         assert isinstance(target, ast.Assign)
         target.value = observed
         return target
+
+    def _every_time(self, test: ast.expr) -> tuple[ast.expr, Any]:
+        """The test and what it said in the rounds before."""
+        self.inside += 1
+        before = ast.parse(f"seen_.get({len(self.expected)}, True)", mode="eval").body
+        return ast.BoolOp(op=ast.And(), values=[before, _truth(test)]), True
 
     def _split(self, test: ast.expr) -> tuple[ast.expr, Any]:
         """What the program computes, and what that should be."""
