@@ -63,12 +63,13 @@ class Group:
         """Bytes of memory, file pages in memory included, of all processes together. Raises OSError."""
         if size == self._limit:
             return
-        self._limit = size
+        self._limit = None  # whatever fails below, the next run tries again
         with contextlib.suppress(OSError):  # version 1: never above the limit with swap; lifted first
             self._write(self._files.swap, "max" if self._files is _V2 else "-1")
         self._write(self._files.memory, str(size))
         with contextlib.suppress(OSError):  # where the kernel does not count swap
             self._write(self._files.swap, "0" if self._files is _V2 else str(size))
+        self._limit = size
 
     def limit_processes(self, count: int) -> None:
         """Processes and threads. Raises OSError."""

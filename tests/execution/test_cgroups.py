@@ -93,6 +93,24 @@ def test_version_2_without_room_below_its_own_group_takes_a_sibling(machine: Mac
     assert group.kills() == 2
 
 
+def test_a_limit_that_could_not_be_set_is_set_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has("8:pids:/\n4:memory:/\n", "memory", "pids", files=V1)
+    group = Group.make(0)
+    assert group is not None
+    file = machine.root / f"memory/rlef-{os.getpid()}-0/memory.limit_in_bytes"
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()  # cannot be written, not even by root
+    with pytest.raises(OSError):
+        group.limit_memory(100)
+    file.rmdir()
+    file.with_suffix(".away").rename(file)
+    group.limit_memory(100)
+    assert file.read_text() == "100"
+    group.remove()
+
+
 def test_a_group_without_the_controllers_is_none(machine: Machine) -> None:
     machine.has("0::/job\n", "job", files=("cgroup.procs",))
     (machine.root / "cgroup.controllers").write_text("")
