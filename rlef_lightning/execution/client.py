@@ -90,6 +90,8 @@ class DaemonExecutor(ABC):
         self.silence_s, self.share_as = silence_s, share_as
         check_names(required or ())
         self._connection: Connection | None = None
+        self._closings = 0
+        """How often it has been closed: what was pending then must not start it again."""
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     @abstractmethod
@@ -140,7 +142,11 @@ class DaemonExecutor(ABC):
             if self._connection is None or not self._connection.usable:
                 if self._connection is not None:
                     await self._connection.close()
-                self._connection = await self._connect()
+                closings, connection = self._closings, await self._connect()
+                if self._closings != closings:
+                    await connection.close()
+                    raise _closed_meanwhile()
+                self._connection = connection
             return self._connection
 
     def _lock(self) -> asyncio.Lock:
@@ -205,10 +211,13 @@ class DaemonExecutor(ABC):
 
     async def _ask(self, message: Message) -> Message:
         """The daemon's reply; a daemon that dies meanwhile is started again, `retries` times."""
+        closings = self._closings
         for _ in range(self.retries + 1):
             connection = await self._connected()
             with contextlib.suppress(DaemonLostError):
                 return await connection.ask(message)
+            if self._closings != closings:
+                raise _closed_meanwhile()
         raise ExecutorError(
             f"the sandbox's daemon died {self.retries + 1} times during one judgement, or did not answer"
             f" for {self.silence_s:g} s and was replaced"
@@ -216,12 +225,24 @@ class DaemonExecutor(ABC):
 
     async def close(self) -> None:
         """Ends what this client has running, and the daemon unless other ranks use it."""
-        connection, self._connection, self._starting = self._connection, None, None
+        connection = self._let_go()
         if connection is not None:
             await connection.close()
 
     def close_now(self) -> None:
         """As `close`, outside any event loop; blocks until the processes are gone."""
-        connection, self._connection, self._starting = self._connection, None, None
+        connection = self._let_go()
         if connection is not None:
             connection.close_now()
+
+    def _let_go(self) -> Connection | None:
+        """The connection, which nobody is to use any more."""
+        connection, self._connection, self._starting = self._connection, None, None
+        self._closings += 1
+        return connection
+
+
+def _closed_meanwhile() -> ExecutorError:
+    return ExecutorError(
+        "the executor was closed while a judgement was pending; await judge() or cancel it before close()"
+    )
