@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from rlef_lightning.execution.settings import Settings
 
 PREFIX = "rlef-node-"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def job_name(environment: Mapping[str, str]) -> str | None:
@@ -50,14 +52,26 @@ def _joined(environment: Mapping[str, str], kind: str, *names: str) -> str:
 def meeting_folder(name: str, settings: Settings) -> str:
     """The folder in which processes with this name and these settings meet.
 
-    Same user, program and settings, same view of files and process ids (containers on one machine may have
-    a folder in common), or else another folder.
+    Same machine, user, program and settings, same view of files and process ids (containers on one machine,
+    and nodes of a cluster, may have a folder in common), or else another folder.
     """
     alike = replace(settings, owner_pid=0, scratch="")
     namespaces = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "mnt")]
     parts = [name, alike.to_json(), sys.executable, str(Path(__file__).resolve()), *namespaces]
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return os.path.join(runtime_folder(), f"{PREFIX}{os.geteuid()}-{digest}")
+    return os.path.join(runtime_folder(), f"{own_prefix()}{digest}")
+
+
+def own_prefix() -> str:
+    """How the names of this user's folders begin on this machine, until it is booted again.
+
+    Sockets of another machine's processes lie in a shared folder as well, and look dead from here.
+    """
+    try:
+        machine = _BOOT_ID.read_text()
+    except OSError:
+        machine = platform.node()
+    return f"{PREFIX}{os.geteuid()}-{hashlib.sha256(machine.encode()).hexdigest()[:12]}-"
 
 
 def runtime_folder() -> str:

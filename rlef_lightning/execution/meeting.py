@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlef_lightning.errors import ExecutorError
-from rlef_lightning.execution.job import PREFIX
+from rlef_lightning.execution.job import own_prefix
 
 BACKLOG = 512
 """Ranks that may wait for a daemon that starts."""
@@ -137,8 +137,8 @@ def _address(descriptor: int, name: str) -> str:
 
 
 def sweep(parent: str) -> None:
-    """Removes this user's folders whose daemons were killed; those in use are left alone."""
-    for folder in Path(parent).glob(f"{PREFIX}{os.geteuid()}-*"):
+    """Removes this user's folders whose daemons were killed; those in use, or of other machines, stay."""
+    for folder in Path(parent).glob(f"{own_prefix()}*"):
         with (
             contextlib.suppress(BusyError, ExecutorError, OSError),
             held(str(folder), create=False) as descriptor,
