@@ -217,6 +217,9 @@ def test_numpy_can_be_loaded_beforehand(loop: asyncio.AbstractEventLoop) -> None
     try:
         assert sandbox.run(code, expected="8000000 1.0").passed
         assert sandbox.run("import threading\nprint(threading.active_count())", expected="1").passed
+        draw = "import numpy as np\nprint(np.random.randint(10**9))"
+        seeded = "import numpy as np\nprint(np.random.RandomState(0).randint(10**9))"
+        assert sandbox.run(draw).stdout == sandbox.run(draw).stdout == sandbox.run(seeded).stdout
         sandbox.assert_healthy()
     finally:
         sandbox.executor.close_now()

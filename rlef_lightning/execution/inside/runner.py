@@ -145,7 +145,7 @@ def warm_up(options: dict[str, Any]) -> None:
     random.seed(0)  # the same program gets the same verdict each time
     if options["packages"]:
         sys.path += options["packages"]
-        importlib.import_module("numpy")
+        importlib.import_module("numpy.random").seed(0)  # as above, for its global functions
     threading.stack_size(THREAD_STACK_BYTES)  # the default would follow the main thread's big stack
     gc.collect()
     gc.disable()
