@@ -10,15 +10,18 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.answers import Answer, answer_of, done_aside, readable, run_of
 from rlef_lightning.execution.checking import accepts
 from rlef_lightning.execution.executor import STDIO
 from rlef_lightning.execution.runs import Run, RunFacts, Runner
 from rlef_lightning.execution.second_looks import (
+    STARVED_RUNS,
     STRETCH,
     killed_by_nobody,
     near_the_time_limit,
     nearly_full,
+    was_starved,
 )
 from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
@@ -96,12 +99,24 @@ class Judgement:
         return facts
 
     async def _confirmed(self, run: Run, facts: RunFacts) -> RunFacts:
-        """The facts of a second run, alone; those of the first once the solution is known as too slow."""
+        """The facts of a run alone; those of the first once the solution is known as too slow.
+
+        Raises ExecutorError when the program gets no processor: that says nothing about it.
+        """
+        limits = self.solution.limits
         async with self._confirming:
-            if not self._too_slow:
+            if self._too_slow and not was_starved(facts, limits):
+                return facts
+            for _ in range(STARVED_RUNS):
                 facts = await self.runner(replace(run, alone=True))
-                self._too_slow = failure(facts, self.solution.limits) is Verdict.TIME_LIMIT
-        return facts
+                if not was_starved(facts, limits):
+                    self._too_slow |= failure(facts, limits) is Verdict.TIME_LIMIT
+                    return facts
+        raise ExecutorError(
+            f"a program waited {facts.starved_s:.3g} of {facts.wall_s:.3g} s for a processor, {STARVED_RUNS}"
+            " times, with no other program of the executor beside it: the machine is overloaded. Lower"
+            " workers, or raise the problem's wall_s"
+        )
 
     async def _opinion(self, test: TestCase, answer: Answer, size: int) -> Verdict:
         """Of an answer that was given within all limits."""
@@ -134,8 +149,9 @@ def ran_out_of_memory(facts: RunFacts, limits: Limits) -> bool:
     """True for memory over the limit, an uncaught MemoryError, or a crash with the memory nearly used up."""
     if facts.stopped == "memory":
         return True
-    if facts.stopped is not None or facts.cpu_s > limits.cpu_s:  # the backup limit on CPU kills, too
+    if facts.stopped is not None:
         return False
     if facts.stage == "m" or facts.status == _OUT_OF_MEMORY:
         return True
-    return facts.status in _CRASHES and nearly_full(facts, limits)
+    in_time = facts.cpu_s <= limits.cpu_s  # the backup limit on CPU kills, too
+    return in_time and facts.status in _CRASHES and nearly_full(facts, limits)

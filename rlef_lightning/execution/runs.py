@@ -74,7 +74,8 @@ class RunFacts:
     """The answer: what was printed, the output file's content, or the function's encoded value."""
     stderr: bytes
     starved_s: float = 0.0
-    """After "wall": seconds for which it was ready to run and no processor was free."""
+    """After "wall": seconds for which one of its processes was ready to run and no processor was free, of the
+    one that waited longest."""
 
 
 Runner = Callable[[Run], Awaitable[RunFacts]]

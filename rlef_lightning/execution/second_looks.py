@@ -6,7 +6,7 @@ A verdict must not depend on how busy the machine was. Three kinds of end can be
   it, which costs CPU time. Programs are given STRETCH times their limit, so that such an end can be seen;
   one that is still running then is believed to be too slow, so that a loop is never run twice.
 - A program that broke the wall limit within its CPU limit, though it used or waited for a processor most
-  of the time. One that slept is believed.
+  of the time. One that slept is believed. One that mostly waited is never believed, however often.
 - A SIGKILL that nobody here sent, with little memory in use: the machine may have run out of memory by
   other programs' doing, or the program has killed itself. The second time it is the program's failure.
 """
@@ -22,6 +22,8 @@ STRETCH = 1.1
 """How far beyond its CPU limit a program may run, as a factor. Time over the limit is over the limit."""
 BUSY = 0.5
 """Share of the wall time from which on a program counts as one that wanted to run, not to sleep."""
+STARVED_RUNS = 3
+"""Runs alone of a program that gets no processor, before that is a failure of the machine."""
 NEARLY_FULL = 0.9
 """Share of the memory limit from which on a kill or a crash is put down to memory."""
 
@@ -32,6 +34,20 @@ def near_the_time_limit(facts: RunFacts, limits: Limits) -> bool:
         wanted_s = facts.cpu_s + facts.starved_s
         return facts.cpu_s <= limits.cpu_s and wanted_s >= BUSY * facts.wall_s
     return facts.stopped is None and limits.cpu_s < facts.cpu_s <= STRETCH * limits.cpu_s
+
+
+def was_starved(facts: RunFacts, limits: Limits) -> bool:
+    """True when the wall limit says nothing about the program: it mostly waited for a processor.
+
+    More than it computed, too: a program whose own processes keep each other waiting is not the machine's
+    victim. With a wall limit of at least twice the CPU limit, no program that never sleeps is judged wrongly.
+    """
+    return (
+        facts.stopped == "wall"
+        and facts.cpu_s <= limits.cpu_s
+        and facts.starved_s > facts.cpu_s
+        and facts.starved_s >= BUSY * facts.wall_s
+    )
 
 
 def killed_by_nobody(facts: RunFacts, limits: Limits) -> bool:

@@ -63,6 +63,12 @@ def judge_runs(
         ({"status": -signal.SIGUSR2}, Verdict.MEMORY_LIMIT),
         ({"status": -signal.SIGKILL}, Verdict.RUNTIME_ERROR),  # no sign that memory was the reason
         ({"status": -signal.SIGKILL, "peak_memory_bytes": LIMITS.memory_bytes}, Verdict.MEMORY_LIMIT),
+        ({"status": -signal.SIGUSR2, "cpu_s": 1.05}, Verdict.MEMORY_LIMIT),  # memory comes before time
+        ({"stage": "m", "status": 1, "cpu_s": 1.05}, Verdict.MEMORY_LIMIT),
+        (
+            {"status": -signal.SIGKILL, "peak_memory_bytes": LIMITS.memory_bytes, "cpu_s": 2.1},
+            Verdict.TIME_LIMIT,  # the kernel's backup limit on CPU kills by the same signal
+        ),
         ({"stopped": "memory", "status": -signal.SIGKILL}, Verdict.MEMORY_LIMIT),
         ({"stage": "m", "status": 1}, Verdict.MEMORY_LIMIT),
         ({"status": -signal.SIGSEGV, "peak_memory_bytes": LIMITS.memory_bytes}, Verdict.MEMORY_LIMIT),
@@ -110,6 +116,7 @@ def test_runs_all_tests_otherwise() -> None:
 
 SLOW = replace(GOOD, cpu_s=1.05, stdout=b"7")
 FAST = replace(GOOD, cpu_s=0.95, stdout=b"7")
+STARVED = replace(GOOD, stopped="wall", cpu_s=0.4, wall_s=10.0, starved_s=5.0)
 
 
 def test_a_near_time_out_is_confirmed_alone() -> None:
@@ -145,9 +152,28 @@ def test_other_ends_are_believed_at_once(changes: dict[str, object]) -> None:
 
 
 def test_a_program_that_waited_for_a_processor_gets_a_second_run() -> None:
-    starved = replace(GOOD, stopped="wall", cpu_s=0.4, wall_s=10.0, starved_s=5.0)
-    assert judge_one([starved, FAST]).passed
-    assert judge_one([starved, starved]).verdict is Verdict.TIME_LIMIT
+    assert judge_one([STARVED, FAST]).passed
+    assert judge_one([STARVED, STARVED, FAST]).passed
+    asleep = replace(STARVED, starved_s=0.0)
+    assert judge_one([STARVED, asleep]).verdict is Verdict.TIME_LIMIT
+
+
+def test_a_program_that_gets_no_processor_even_alone_is_no_verdict() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        judge_one([STARVED] * 4)  # as usual, then three times alone
+    assert "5 of 10 s for a processor" in str(caught.value.exceptions[0])
+
+
+def test_a_starved_run_of_a_slow_solution_is_not_believed_either() -> None:
+    report, runs = judge_runs([SLOW, SLOW, STARVED, FAST], [("", "7")] * 2)
+    assert [r.verdict for r in report.results] == [Verdict.TIME_LIMIT, Verdict.ACCEPTED]
+    assert [run.alone for run in runs] == [False, True, False, True]
+
+
+def test_processes_that_keep_each_other_waiting_are_believed() -> None:
+    """Half of 2 s waited, and as much computed meanwhile: by its own other processes."""
+    crowd = replace(GOOD, stopped="wall", cpu_s=1.0, wall_s=2.0, starved_s=1.0)
+    assert judge_one([crowd, crowd]).verdict is Verdict.TIME_LIMIT
 
 
 def test_a_kill_from_outside_gets_a_second_run() -> None:

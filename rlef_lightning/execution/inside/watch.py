@@ -109,7 +109,7 @@ class Watch:
             self.stopped = "cpu"
         elif now - self.started > self.limits["wall_s"]:
             self.stopped = "wall"
-            self.starved_s = sum(map(waited_for_cpu_seconds, below))
+            self.starved_s = max(map(waited_for_cpu_seconds, below), default=0.0)
         elif len(below) > self.limits["processes"]:
             self.stopped = "processes"
         elif held := memory_beyond(below, self.limits["memory_bytes"], self.job.uid):
