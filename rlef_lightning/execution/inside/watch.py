@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import select
+import signal
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from .clocks import Clock, seconds
 from .files import put_files, read_answer
-from .kernel import cpu_seconds, waited_cpu_seconds
 from .memory import memory_beyond, waited_for_cpu_seconds
 from .program import Job
 from .spare import Spare
@@ -28,8 +29,10 @@ def run(job: Job, control: int, spare: Spare) -> tuple[dict[str, Any], bytes, by
         put_files(job.folder, job.files, job.uid)
     watch = Watch(spare, job, control)
     try:
+        signal.signal(signal.SIGCHLD, watch.clock.reap)
         watch.until_end()
     finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         wall_s = time.monotonic() - watch.started
         ended = kill_and_reap(spare.pid, spare.template)
     try:
@@ -49,12 +52,13 @@ def facts(
     strays: list[resource.struct_rusage],
 ) -> dict[str, Any]:
     """What the kernel says about the run. `stage` is the last byte of the status pipe."""
-    every = [usage, *strays]
+    every = [usage, *strays, *watch.clock.reaped]
+    used_s = max(sum(map(seconds, every)), watch.clock.seen_s)
     return {
         "stage": watch.streams[watch.status][-1:].decode(),
         "status": os.waitstatus_to_exitcode(status),
         "stopped": watch.stopped,
-        "cpu_s": max(0.0, sum(one.ru_utime + one.ru_stime for one in every) - watch.used_before_s),
+        "cpu_s": max(0.0, used_s - watch.used_before_s),
         "wall_s": wall_s,
         "peak_memory_bytes": max(watch.memory_bytes, *(one.ru_maxrss * 1024 for one in every)),
         "strays": len(strays),
@@ -67,7 +71,7 @@ class Watch:
 
     def __init__(self, spare: Spare, job: Job, control: int):
         self.pid, self.job, self.limits, self.control = spare.pid, job, job.limits, control
-        self.template = spare.template
+        self.template, self.clock = spare.template, Clock(spare.pid, spare.template)
         self.pidfd = os.pidfd_open(self.pid)
         readers = spare.readers if job.function else spare.readers[:3]
         self.streams = {fd: bytearray() for fd in readers}
@@ -102,8 +106,7 @@ class Watch:
     def check_clocks(self) -> None:
         """Sets `stopped` when the program's processes have used up a clock or the memory, or are too many."""
         below = programs_beside(self.template)
-        cpu_s = sum(cpu_seconds(pid) + waited_cpu_seconds(pid) for pid in below)
-        cpu_s -= self.used_before_s
+        cpu_s = self.clock.look(below) - self.used_before_s
         now = time.monotonic()
         if cpu_s > self.limits["cpu_s"]:
             self.stopped = "cpu"
