@@ -25,12 +25,10 @@ class _Files:
     swap: str
     """Bounds memory and swap together (version 1), or swap alone (version 2)."""
     kills: str
-    clock: str
-    """CPU time of all processes that were ever in it: nanoseconds (version 1), or fields (version 2)."""
 
 
-_V1 = _Files("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control", "cpuacct.usage")
-_V2 = _Files("memory.max", "memory.swap.max", "memory.events", "cpu.stat")
+_V1 = _Files("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control")
+_V2 = _Files("memory.max", "memory.swap.max", "memory.events")
 
 
 class Group:
@@ -39,19 +37,19 @@ class Group:
     Example: Group.make(0) is None where the machine does not allow any.
     """
 
-    def __init__(self, memory: Path, pids: Path, clock: Path | None, files: _Files):
+    def __init__(self, memory: Path, pids: Path, files: _Files):
         self._folders = list(dict.fromkeys((memory, pids)))
-        self._memory, self._pids, self._clock, self._files = memory, pids, clock, files
+        self._memory, self._pids, self._files = memory, pids, files
         self._limit: int | None = None
         self._processes: int | None = None
-        self._kills_fd = self._clock_fd = -1
+        self._kills_fd = -1
 
     @staticmethod
     def make(index: int) -> Group | None:
         """A new, empty group of this daemon, or None."""
         name = f"{_PREFIX}{os.getpid()}-{index}"
-        for memory, pids, clock, files in _candidates():
-            group = Group(memory / name, pids / name, clock and clock / name, files)
+        for memory, pids, files in _candidates():
+            group = Group(memory / name, pids / name, files)
             if group._create():
                 return group
         return None
@@ -89,22 +87,11 @@ class Group:
                     return int(line.split()[1])
         return 0
 
-    def cpu_seconds(self) -> float | None:
-        """Of all processes that were ever in the group, those included that the kernel has reaped itself."""
-        if self._clock is None:
-            return None
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if self._clock_fd < 0:
-                self._clock_fd = os.open(self._clock / self._files.clock, os.O_RDONLY | os.O_CLOEXEC)
-            text = os.pread(self._clock_fd, 4096, 0).split()
-            return int(text[1]) * 1e-6 if self._files is _V2 else int(text[0]) * 1e-9
-        return None
-
     def remove(self) -> None:
         """Removes the group; all its processes have ended, the kernel may need a moment to see it."""
-        for descriptor in {self._kills_fd, self._clock_fd} - {-1}:
-            os.close(descriptor)
-        self._kills_fd = self._clock_fd = -1
+        if self._kills_fd >= 0:
+            os.close(self._kills_fd)
+            self._kills_fd = -1
         for folder in self._folders:
             for _ in range(50):
                 if _removed(folder):
@@ -117,7 +104,6 @@ class Group:
                 folder.mkdir()
             for file in (self._memory / self._files.memory, self._pids / "pids.max"):
                 os.close(os.open(file, os.O_WRONLY))
-            self._add_clock()
             return all(os.access(gate, os.W_OK) for gate in self.gates)
         except OSError:
             for folder in self._folders:
@@ -125,29 +111,14 @@ class Group:
                     folder.rmdir()
             return False
 
-    def _add_clock(self) -> None:
-        """Version 1 has the clock apart; a machine may have none, or keep it for itself."""
-        if self._clock is None or self._clock in self._folders:
-            return
-        try:
-            self._clock.mkdir()
-            if not os.access(self._clock / "cgroup.procs", os.W_OK):
-                raise PermissionError
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._clock.rmdir()
-            self._clock = None
-        else:
-            self._folders.append(self._clock)
-
     def _write(self, name: str, text: str) -> None:
         (self._memory / name).write_text(text)
 
 
 def sweep_groups() -> None:
     """Removes the groups of daemons that were killed before they could."""
-    for *parents, _ in _candidates():
-        for folder in (path for parent in parents if parent for path in parent.glob(f"{_PREFIX}*")):
+    for memory, pids, _ in _candidates():
+        for folder in (*memory.glob(f"{_PREFIX}*"), *pids.glob(f"{_PREFIX}*")):
             daemon = folder.name.removeprefix(_PREFIX).partition("-")[0]
             if not Path("/proc", daemon).exists():
                 _removed(folder)
@@ -164,21 +135,20 @@ def _removed(folder: Path) -> bool:
     return True
 
 
-def _candidates() -> list[tuple[Path, Path, Path | None, _Files]]:
-    """Folders (memory, pids, clock) in which a group might be made.
+def _candidates() -> list[tuple[Path, Path, _Files]]:
+    """Folders (memory, pids) in which a group might be made.
 
     Our own group, so that what bounds the trainer bounds the programs, too. Version 2 lets no group
     with processes have limited groups below it: there, a sibling of ours.
     """
     own = _memberships()
-    found: list[tuple[Path, Path, Path | None, _Files]] = []
+    found = []
     if "memory" in own and "pids" in own:
-        memory, pids = (_ROOT / name / own[name] for name in ("memory", "pids"))
-        found.append((memory, pids, _ROOT / "cpuacct" / own["cpuacct"] if "cpuacct" in own else None, _V1))
+        found.append((_ROOT / "memory" / own["memory"], _ROOT / "pids" / own["pids"], _V1))
     for root in (_ROOT, _ROOT / "unified"):
         if "" in own and (root / "cgroup.controllers").exists():
             folder = root / own[""]
-            found += [(each, each, each, _V2) for each in dict.fromkeys((folder, max(folder.parent, root)))]
+            found += [(each, each, _V2) for each in dict.fromkeys((folder, max(folder.parent, root)))]
     return found
 
 

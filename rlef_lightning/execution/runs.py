@@ -76,8 +76,6 @@ class RunFacts:
     starved_s: float = 0.0
     """After "wall": seconds for which one of its processes was ready to run and no processor was free, of the
     one that waited longest."""
-    runner_s: float = 0.0
-    """CPU seconds of the trusted runner itself meanwhile."""
 
 
 Runner = Callable[[Run], Awaitable[RunFacts]]

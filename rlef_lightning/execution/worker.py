@@ -17,29 +17,11 @@ CLEANING_S = 10.0
 stays in the worker's folder, out of every program's way, until the daemon ends."""
 _RUNNER_BYTES, _RUNNER_PROCESSES = 64 << 20, 8
 """Room in a worker's control group for the runner and the jail's helper."""
-HIDDEN_S, HIDDEN_SHARE = 0.1, 0.1
-"""CPU seconds, and share of the limit, up to which time that is no process's counts as the sandbox's own:
-forking and walling off the next program's process, writing out the answer."""
 
 
 def room_beside(settings: Settings) -> int:
     """Bytes in a worker's control group beyond a program's memory: for the runner, and files in memory."""
     return _RUNNER_BYTES + settings.scratch_bytes
-
-
-def with_hidden_time(
-    facts: RunFacts, before_s: float | None, after_s: float | None, limits: Limits
-) -> RunFacts:
-    """The facts, with the CPU time that only the control group's clock (before and after) has seen.
-
-    That is the time of short processes for which nobody has waited. A little is the sandbox's own.
-    """
-    if before_s is None or after_s is None:
-        return facts
-    hidden_s = after_s - before_s - facts.cpu_s - facts.runner_s
-    if hidden_s <= max(HIDDEN_S, HIDDEN_SHARE * limits.cpu_s):
-        return facts
-    return replace(facts, cpu_s=facts.cpu_s + hidden_s)
 
 
 class Worker:
@@ -90,7 +72,6 @@ class Worker:
             self._check_disk(limits)
             self._runs += 1
             kills = self._bound(limits)
-            used_before_s = self._used_s()
             timeout_s = limits.wall_s + self._settings.grace_s
             facts = await self._link.run(code, stdin, limits, timeout_s, extras)
         except BaseException:  # also when cancelled: the runner is in the middle of something
@@ -100,11 +81,8 @@ class Worker:
         if not facts.stage:
             raise RunnerLostError(f"a program could not be set up: {facts.stderr.decode(errors='replace')}")
         if self._place.group is not None and facts.stopped is None and self._place.group.kills() > kills:
-            facts = replace(facts, stopped="memory")
-        return with_hidden_time(facts, used_before_s, self._used_s(), limits)
-
-    def _used_s(self) -> float | None:
-        return None if self._place.group is None else self._place.group.cpu_seconds()
+            return replace(facts, stopped="memory")
+        return facts
 
     async def try_out(self, code: bytes, stdin: bytes, limits: Limits) -> RunFacts:
         """As `run`, for the self-test: it does not count towards the runner's replacement."""

@@ -93,40 +93,6 @@ def test_version_2_without_room_below_its_own_group_takes_a_sibling(machine: Mac
     assert group.kills() == 2
 
 
-def test_the_clock_of_version_1_lies_apart(machine: Machine) -> None:
-    machine.has(
-        "8:pids:/\n4:memory:/\n1:cpuacct:/\n", "memory", "pids", "cpuacct", files=(*V1, "cpuacct.usage")
-    )
-    group = Group.make(0)
-    assert group is not None
-    folder = machine.root / f"cpuacct/rlef-{os.getpid()}-0"
-    assert str(folder / "cgroup.procs") in group.gates
-    (folder / "cpuacct.usage").write_text("1500000000\n")
-    assert group.cpu_seconds() == 1.5
-    group.remove()
-    assert not folder.exists()
-
-
-def test_a_group_without_a_clock_does(machine: Machine) -> None:
-    machine.has("8:pids:/\n4:memory:/\n1:cpuacct:/\n", "memory", "pids", files=V1)  # no folder for it
-    group = Group.make(0)
-    assert group is not None
-    assert group.cpu_seconds() is None
-    assert len(group.gates) == 2
-    group.remove()
-
-
-def test_the_clock_of_version_2(machine: Machine) -> None:
-    machine.has("0::/job\n", "job", files=(*V2, "cpu.stat"))
-    (machine.root / "cgroup.controllers").write_text("memory pids\n")
-    group = Group.make(0)
-    assert group is not None
-    stat = machine.root / f"job/rlef-{os.getpid()}-0/cpu.stat"
-    stat.write_text("usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n")
-    assert group.cpu_seconds() == 2.5
-    group.remove()
-
-
 def test_a_limit_that_could_not_be_set_is_set_again(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from typing import Any
 
 from . import namespaces
@@ -96,7 +95,6 @@ def serve(control: int, folder: str, walls: Walls, template: Template) -> None:
     """Answers jobs until the daemon closes the socket."""
     while True:
         spare = Spare(template, walls)
-        used_before_s = time.process_time()
         try:
             header, (code, stdin, *contents) = receive(control)
         except BaseException:
@@ -107,8 +105,7 @@ def serve(control: int, folder: str, walls: Walls, template: Template) -> None:
         tidy = is_empty(folder)
         if tidy:  # as most programs leave it: one message will do
             prepare_folder(folder, walls)
-        runner_s = time.process_time() - used_before_s
-        send(control, {**result, "runner_s": runner_s, "clean": tidy}, stdout, stderr)
+        send(control, {**result, "clean": tidy}, stdout, stderr)
         if not tidy:
             prepare_folder(folder, walls)  # may take long, which must not count against the run
             send(control, {"clean": True})
