@@ -15,9 +15,10 @@ import torch
 from rlef_lightning.rollout import read_episodes
 
 from .commands import LAST, ROOT, curve, environment
+from .cpu_engine import CPU_ENGINE
 from .warm_fits import NAME
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 KILLS = 10
 """With two of them at a checkpoint at most two of the three epochs are past before the last one."""
