@@ -37,7 +37,7 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     print(found)
     assert found["ends"] == [0, *[-9] * KILLS, 0], logs(tmp_path)[-4000:]
-    assert set(found["phases"]) == {"collecting", "scoring", "training", "checkpoint"}
+    assert set(found["phases"]) == {"collecting", "scoring", "training", "evaluating", "checkpoint"}
     assert found["left_behind"] == 0
     assert curve(killed) == curve(whole)
     assert equal_weights(killed, whole)
