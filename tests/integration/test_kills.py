@@ -15,9 +15,10 @@ import torch
 from rlef_lightning.rollout import read_episodes
 
 from .commands import LAST, ROOT, curve, environment
+from .cpu_engine import CPU_ENGINE
 from .warm_fits import NAME
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 KILLS = 10
 """With two of them at a checkpoint at most two of the three epochs are past before the last one."""
@@ -36,7 +37,7 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     print(found)
     assert found["ends"] == [0, *[-9] * KILLS, 0], logs(tmp_path)[-4000:]
-    assert set(found["phases"]) == {"collecting", "scoring", "training", "checkpoint"}
+    assert set(found["phases"]) == {"collecting", "scoring", "training", "evaluating", "checkpoint"}
     assert found["left_behind"] == 0
     assert curve(killed) == curve(whole)
     assert equal_weights(killed, whole)

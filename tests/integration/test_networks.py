@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
 from .commands import LAST, MODEL, ROOT, SMALL, curve, environment, succeed
+from .cpu_engine import CPU_ENGINE
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +39,7 @@ def test_a_value_head_on_the_trunk_is_trained(tmp_path: Path) -> None:
     }
 
 
+@CPU_ENGINE
 def test_adapters_are_trained_resumed_and_exported(tmp_path: Path) -> None:
     """Two ranks write adapters in shards; one goes on from them; what it exports is what it samples from."""
     options = (f"--config={EXPERIMENTS / 'lora.yaml'}", *SHORT)

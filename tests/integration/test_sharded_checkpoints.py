@@ -17,9 +17,10 @@ from rlef_lightning.models.weights import engine_weights
 from rlef_lightning.types import Completion, Sampling
 
 from .commands import LAST, MODEL, ROOT, SMALL, curve, rlef, succeed
+from .cpu_engine import CPU_ENGINE
 from .engine_checks import sample
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 TWO = f"--config={ROOT}/configs/trainer/two_cpu_ranks.yaml"
 ONE = '--trainer.strategy={"class_path": "rlef_lightning.sharded.ShardedStrategy"}'

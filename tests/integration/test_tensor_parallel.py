@@ -21,9 +21,10 @@ from rlef_lightning.ranks import Ranks
 from rlef_lightning.types import Completion, Sampling
 from tests.two_ranks import on_two_ranks
 
+from .cpu_engine import CPU_ENGINE
 from .engine_checks import STOP, expected_logprobs, largest_difference, shaken, tiny_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 CONTEXT_TOKENS = 128
 

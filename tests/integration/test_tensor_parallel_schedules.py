@@ -21,8 +21,9 @@ from rlef_lightning.types import Problem, Report, Sampling, TestCase, TestResult
 from tests.two_ranks import on_two_ranks
 
 from .commands import MODEL
+from .cpu_engine import CPU_ENGINE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 SCHEDULES = 200
 PROMPTS = Prompts(

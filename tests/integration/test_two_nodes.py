@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from .commands import CURVE, LAST, MODEL, TINY, curve, succeed
+from .cpu_engine import CPU_ENGINE
 from .nodes import Node, lacks, two_nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, CPU_ENGINE, pytest.mark.root, pytest.mark.timeout(900)]
 
 OPTIONS = (
     "--trainer.max_epochs=3",

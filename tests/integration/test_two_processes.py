@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from .commands import LAST, ROOT, curve, succeed
+from .cpu_engine import CPU_ENGINE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 OPTIONS = (
     f"--config={ROOT / 'configs/trainer/two_cpu_ranks.yaml'}",

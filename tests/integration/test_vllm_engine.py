@@ -12,9 +12,10 @@ import torch.distributed as dist
 
 from rlef_lightning.generation import VLLMEngine, vllm_weights
 
+from .cpu_engine import CPU_ENGINE
 from .engine_checks import check_engine, tiny_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, CPU_ENGINE]
 
 
 def _check(*folders: str) -> None:

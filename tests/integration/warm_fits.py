@@ -46,7 +46,7 @@ OPTIONS = (
     "--data.problems.init_args.validation=../validation.jsonl",
     "--data.problems_per_epoch=16",
     "--data.minibatches_per_epoch=2",
-    "--data.validation.problems=4",
+    "--data.validation.problems=8",
     # Steps large enough to change tokens, and a validation that samples them.
     "--model.learning_rate=0.002",
     "--model.warmup_steps=1",
@@ -59,8 +59,8 @@ OPTIONS = (
 STEP = 6
 """A run is killed after at most so many further episodes, and a little later."""
 PHASES = ("collecting", "training", "scoring", "collecting", "checkpoint")
-"""Each further kill is in one of them, in turn."""
-LATER_S = {"collecting": 0.2, "scoring": 0.05, "training": 0.2, "checkpoint": 0.03}
+"""Each further kill is in one of them, in turn; one is in the validation, which is after the second epoch."""
+LATER_S = {"collecting": 0.2, "scoring": 0.05, "training": 0.2, "checkpoint": 0.03, "evaluating": 0.03}
 """Seconds, at most, between the moment that is waited for and the kill: about as long as the phase takes."""
 GONE_S = 20.0
 """Seconds in which the processes of a killed run must be gone."""
@@ -178,8 +178,12 @@ def entered(folder: Path) -> list[str]:
 
 def schedule(kills: int, moment: Random) -> list[str]:
     """The phases to kill in. The first is collecting: a part of a collection is there to be read back."""
-    rest = [PHASES[number % len(PHASES)] for number in range(1, kills)]
+    rest = [PHASES[number % len(PHASES)] for number in range(2, kills)]
     moment.shuffle(rest)
+    # A kill at a checkpoint lets one epoch pass, at most. After two of them the validation may be past; and a
+    # run that comes to the validation has passed the first epoch, so that two more would be all three.
+    first, second = (place for place, phase in enumerate(rest) if phase == "checkpoint")
+    rest.insert(moment.randint(first + 1, second), "evaluating")
     return ["collecting", *rest]
 
 
