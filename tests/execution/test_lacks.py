@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 from ranks import open_folder, until
-from sandboxing import FORKED, LIMITS, RULE, Sandbox, alive, children
+from sandboxing import BACKENDS, FORKED, LIMITS, RULE, Sandbox, alive, children
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
+from rlef_lightning.execution.backends.helper import HelperExecutor
 from rlef_lightning.types import Report, TestCase
 
 pytestmark = pytest.mark.slow
@@ -28,9 +29,9 @@ IN_TIME_S = 60.0
 
 
 @pytest.fixture
-def fresh(loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
-    """An executor of the test's own, with one worker."""
-    sandbox = Sandbox(SubprocessExecutor(workers=1, retries=1, start_timeout_s=20.0), loop)
+def fresh(backend_name: str, loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
+    """An executor of the test's own, with one worker, of each backend."""
+    sandbox = Sandbox(BACKENDS[backend_name](workers=1, retries=1, start_timeout_s=20.0), loop)
     yield sandbox
     loop.run_until_complete(sandbox.executor.close())
 
@@ -104,15 +105,46 @@ def test_no_interpreter(fresh: Sandbox, tmp_path: Path, monkeypatch: pytest.Monk
     fresh.assert_healthy()
 
 
-def test_what_a_runner_starts_from_is_gone(fresh: Sandbox) -> None:
+WITHOUT_BOOT = {
+    "nsjail": "",  # it is not always so quick as to give its reason
+    "bubblewrap": "Can't find source path",
+}
+"""Of helpers that show the folder to the jail; with the others the interpreter finds no module there."""
+
+
+def test_what_a_runner_starts_from_is_gone(fresh: Sandbox, backend_name: str) -> None:
     connection = fresh.executor._connection
     assert connection is not None
     boot = Path(connection.scratch) / "boot"
     boot.rename(boot.with_name("gone"))
     kill_runner(fresh)
-    assert_fails(fresh, "failed 2 times .* a runner died; it said: .*No module named")
+    said = WITHOUT_BOOT.get(backend_name, "No module named")
+    assert_fails(fresh, f"failed 2 times .* a runner died; it said: .*{said}")
     boot.with_name("gone").rename(boot)
     fresh.assert_healthy()
+
+
+def test_the_helper_program_is_gone(
+    backend_name: str, loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    backend = BACKENDS[backend_name]
+    if not issubclass(backend, HelperExecutor):
+        pytest.skip("has no helper program")
+    helper = tmp_path / backend.program
+    helper.symlink_to(backend.find())
+    sandbox = Sandbox(backend(workers=1, retries=1, start_timeout_s=20.0, binary=str(helper)), loop)
+    try:
+        sandbox.assert_healthy()
+        helper.rename(tmp_path / "gone")
+        kill_runner(sandbox)
+        assert_fails(sandbox, f"failed 2 times .* a runner died; it said: .*{helper}")
+        os.kill(daemon := sandbox.daemon, signal.SIGKILL)
+        assert until(lambda: not alive(daemon))
+        assert_fails(sandbox, f"needs the program '{helper}'")  # another daemon is not even started
+        (tmp_path / "gone").rename(helper)
+        sandbox.assert_healthy()
+    finally:
+        sandbox.executor.close_now()
 
 
 @pytest.fixture
