@@ -40,6 +40,7 @@ class DaemonExecutor(ABC):
         self,
         *,
         workers: int = 2,
+        workers_per_solution: int | None = None,
         report_chars: int = 2048,
         retries: int = 2,
         recycle_after: int = 1000,
@@ -58,6 +59,9 @@ class DaemonExecutor(ABC):
         Args:
             workers: Programs that run at the same time; about one per core that the trainer leaves free.
                 Where ranks share a daemon, this is the number of the whole node.
+            workers_per_solution: How many of them one solution may have at a time. A worker that becomes free
+                goes to the solution that has the fewest, but one alone takes all, and the next then waits
+                for the end of a run: keep some from it where single runs are long. null: no such bound.
             report_chars: Characters of stdout (head) and stderr (tail) that a report keeps.
             retries: Repetitions after a failure of the sandbox, before ExecutorError.
             recycle_after: Runs after which a worker's process is replaced.
@@ -75,6 +79,10 @@ class DaemonExecutor(ABC):
                 settings, share one daemon. null: the ranks of one job do, as far as the environment tells
                 (torchrun, Lightning, SLURM). Empty: a daemon of its own.
         """
+        if workers_per_solution is not None and workers_per_solution < 1:
+            raise ConfigError(
+                f"the executor's workers_per_solution is {workers_per_solution}; needed: at least 1, or null"
+            )
         if min(workers, report_chars, recycle_after, scratch_bytes, scratch_files) < 1 or retries < 0:
             raise ConfigError(
                 "the executor needs workers, report_chars, recycle_after, scratch_bytes and scratch_files"
@@ -83,6 +91,7 @@ class DaemonExecutor(ABC):
             )
         if silence_s <= 0:
             raise ConfigError(f"the executor's silence_s is {silence_s:g}; needed: more than 0")
+        self.workers_per_solution = workers_per_solution
         self.workers, self.report_chars, self.recycle_after = workers, report_chars, recycle_after
         self.retries, self.start_timeout_s, self.grace_s = retries, start_timeout_s, grace_s
         self.scratch_bytes, self.scratch_files, self.cgroups = scratch_bytes, scratch_files, cgroups
@@ -115,7 +124,8 @@ class DaemonExecutor(ABC):
     def _settings(self, scratch: str) -> Settings:
         jail, options = self._jail()
         return Settings(
-            workers=self.workers, report_chars=self.report_chars, retries=self.retries,
+            workers=self.workers, workers_per_solution=self.workers_per_solution,
+            report_chars=self.report_chars, retries=self.retries,
             recycle_after=self.recycle_after, start_timeout_s=self.start_timeout_s, grace_s=self.grace_s,
             scratch_bytes=self.scratch_bytes, scratch_files=self.scratch_files, cgroups=self.cgroups,
             preload_numpy=self.preload_numpy, owner_pid=os.getpid(), scratch=scratch,

@@ -28,7 +28,7 @@ from rlef_lightning.execution.frames import Message, encode, read_frame, report_
 from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
-from rlef_lightning.execution.judge import Solution, judge_tests
+from rlef_lightning.execution.judge import Solution, at_most, judge_tests
 from rlef_lightning.execution.link import RunnerLostError
 from rlef_lightning.execution.meeting import sweep
 from rlef_lightning.execution.place import Places
@@ -150,8 +150,9 @@ async def judge_message(pool: Pool, message: Message, client: object) -> Report:
         rule=OutputRule(**message["rule"]),
         interface=Interface(**message["interface"]),
     )
+    runner = partial(pool.run, client, object())  # one borrower of workers, on behalf of its client
     return await judge_tests(
-        partial(pool.run, client, object()),  # one borrower of workers, on behalf of its client
+        at_most(pool.settings.workers_per_solution, runner),
         solution,
         tests_from_json(message["tests"]),
         stop_at_first_failure=message["stop_at_first_failure"],

@@ -61,6 +61,19 @@ SKIPPED = TestResult(
 )
 
 
+def at_most(count: int | None, runner: Runner) -> Runner:
+    """The runner, with so many runs at a time; null: as many as are asked for."""
+    if count is None:
+        return runner
+    free = asyncio.Semaphore(count)
+
+    async def bounded(run: Run) -> RunFacts:
+        async with free:
+            return await runner(run)
+
+    return bounded
+
+
 @dataclass(slots=True)
 class Judgement:
     """One solution on its way through its tests."""

@@ -69,6 +69,8 @@ class Settings:
 
     workers: int
     """Programs that run at the same time."""
+    workers_per_solution: int | None
+    """How many of them may be one solution's; None: all that nobody else waits for."""
     report_chars: int
     """Characters of stdout (its head) and of stderr (its tail) in a report."""
     retries: int

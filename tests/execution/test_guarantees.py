@@ -44,7 +44,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = os.geteuid() == 0
 SETTINGS = Settings(
-    workers=1, report_chars=100, retries=0, recycle_after=10, start_timeout_s=9.0, grace_s=1.0,
+    workers=1, workers_per_solution=None,
+    report_chars=100, retries=0, recycle_after=10, start_timeout_s=9.0, grace_s=1.0,
     scratch_bytes=1 << 20, scratch_files=100, cgroups=False, required=(), preload_numpy=False,
     owner_pid=os.getpid(), scratch="", jail="",
 )  # fmt: skip

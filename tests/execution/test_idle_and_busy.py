@@ -20,7 +20,7 @@ from rlef_lightning.types import Verdict
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TIMES = 200
-SPIN = "import time\nend = time.process_time() + 0.05\nwhile time.process_time() < end: pass\n"
+SPIN = "import time\nend = time.process_time() + 0.02\nwhile time.process_time() < end: pass\n"
 PROGRAMS = {
     "computes": (SPIN + "print(7)", Verdict.ACCEPTED),
     "answers wrongly": (SPIN + "print(8)", Verdict.WRONG_ANSWER),
@@ -30,10 +30,10 @@ PROGRAMS = {
     "prints without end": ("while True: print('7' * 1000)", Verdict.OUTPUT_LIMIT),
 }
 LIMITS_HERE = {
-    name: replace(LIMITS, cpu_s=0.1 if name == "loops" else 2.0, wall_s=600.0, output_bytes=1 << 20)
+    name: replace(LIMITS, cpu_s=0.05 if name == "loops" else 2.0, wall_s=600.0, output_bytes=1 << 20)
     for name in PROGRAMS
 }
-"""CPU time decides: "computes" uses a fortieth of its own, and wall time is out of everyone's reach."""
+"""CPU time decides: "computes" uses a hundredth of its own, and wall time is out of everyone's reach."""
 JAILS = [name for name, backend in BACKENDS.items() if backend is not SubprocessExecutor]
 
 
@@ -51,9 +51,9 @@ def steady(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> I
 
 @contextlib.contextmanager
 def busy() -> Iterator[None]:
-    """Two processes for each processor that never rest, and end by themselves should nobody end them."""
+    """A process for each processor that never rests, and ends by itself should nobody end it."""
     code = "import time\nend = time.monotonic() + 1200\nwhile time.monotonic() < end: pass"
-    count = 2 * min(os.cpu_count() or 1, 4)
+    count = min(os.cpu_count() or 1, 4)
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
         yield

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rlef_lightning.errors import ExecutorError
-from rlef_lightning.execution.judge import Solution, judge_tests
+from rlef_lightning.execution.judge import Solution, at_most, judge_tests
 from rlef_lightning.execution.runs import Run, RunFacts
 from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
@@ -263,3 +263,19 @@ def test_files_take_the_place_of_the_streams() -> None:
     assert runs[0].stdin == b""
     assert runs[0].extras.files == {"a.in": b"3"}
     assert runs[0].extras.output_file == "a.out"
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(None, 5), (2, 2), (9, 5)])
+def test_a_solution_has_so_many_runs_at_a_time(count: int | None, wanted: int) -> None:
+    at_once: list[int] = [0]
+
+    async def runner(run: Run) -> RunFacts:
+        at_once.append(at_once[-1] + 1)
+        await asyncio.sleep(0)
+        at_once.append(at_once[-1] - 1)
+        return replace(GOOD, stdout=b"7")
+
+    tests = [TestCase(stdin="", expected_stdout="7")] * 5
+    judging = judge_tests(at_most(count, runner), PLAIN, tests, stop_at_first_failure=False, chars=9)
+    assert asyncio.run(judging).passed
+    assert max(at_once) == wanted

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from sandboxing import LIMITS, Sandbox
+from sandboxing import LIMITS, RULE, Sandbox
 
 from rlef_lightning.errors import ConfigError, ExecutorError
 from rlef_lightning.execution import Executor, SubprocessExecutor
@@ -324,7 +324,34 @@ def test_two_hundred_mixed_runs_at_once(sandbox: Sandbox) -> None:
     assert all(sandbox.loop.run_until_complete(all_of_them()))
 
 
+def test_a_worker_is_kept_for_the_next_solution(loop: asyncio.AbstractEventLoop) -> None:
+    """Without the bound the sleeping solution has both workers, and the quick one waits for it."""
+    sandbox = Sandbox(SubprocessExecutor(workers=2, workers_per_solution=1), loop)
+
+    async def judged(code: str, tests: int) -> bool:
+        cases = [TestCase(stdin="", expected_stdout="7")] * tests
+        report = await sandbox.executor.judge(
+            code, cases, limits=LIMITS, rule=RULE, stop_at_first_failure=False
+        )
+        return report.passed
+
+    async def both() -> bool:
+        sleeping = asyncio.create_task(judged("import time\ntime.sleep(2)\nprint(7)", 2))
+        await asyncio.sleep(0.5)
+        assert await judged("print(7)", 1)
+        early = not sleeping.done()
+        assert await sleeping
+        return early
+
+    try:
+        assert loop.run_until_complete(both())
+    finally:
+        sandbox.executor.close_now()
+
+
 def test_the_class_is_an_executor_and_refuses_nonsense() -> None:
     assert isinstance(SubprocessExecutor(), Executor)
     with pytest.raises(ConfigError, match="workers=0"):
         SubprocessExecutor(workers=0)
+    with pytest.raises(ConfigError, match="workers_per_solution is 0; needed: at least 1, or null"):
+        SubprocessExecutor(workers_per_solution=0)

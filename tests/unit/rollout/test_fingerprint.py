@@ -85,7 +85,14 @@ def test_an_executor_that_judges_or_reports_otherwise(options: dict[str, Any]) -
 
 @pytest.mark.parametrize(
     "options",
-    [{"workers": 9}, {"retries": 0}, {"recycle_after": 5}, {"silence_s": 9.0}, {"share_as": "x"}],
+    [
+        {"workers": 9},
+        {"workers_per_solution": 1},
+        {"retries": 0},
+        {"recycle_after": 5},
+        {"silence_s": 9.0},
+        {"share_as": "x"},
+    ],
     ids=str,
 )
 def test_an_executor_that_is_only_faster_or_elsewhere(options: dict[str, Any]) -> None:
