@@ -84,7 +84,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if self._async:
             if self._writers is None:
                 self._writers = dist.new_group(backend="gloo", timeout=self._timeout)
-            self._writing = Writing(state, part, target, self._writers)
+            self._writing = self._written_aside(state, part, target)
             return
         if state:
             try:
@@ -92,6 +92,21 @@ class ShardedStrategy(ModelParallelStrategy):
             except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
                 raise unwritten(target, error) from error
         self._by_first(partial(replace, part, target), target)
+
+    def _written_aside(self, state: dict[str, Any], part: Path, target: Path) -> Writing:
+        """A rank whose host has no memory for the copy fails alone, and all end with its reason."""
+        writers = self._writers
+        assert writers is not None
+        writings: list[Writing] = []
+
+        def own_part() -> None:
+            try:
+                writings.append(Writing(state, part, target, writers))
+            except (Exception, CheckpointException) as error:  # many kinds, and one that is no Exception
+                raise unwritten(target, error) from error
+
+        together(own_part)
+        return writings[0]
 
     def _sharded_part(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """What all ranks write, taken out of the rest: in Lightning's form, which its loading expects."""
@@ -109,7 +124,7 @@ class ShardedStrategy(ModelParallelStrategy):
             try:
                 if self.is_global_zero:
                     work()
-            except (OSError, RuntimeError, CheckpointError) as error:
+            except Exception as error:  # a full disk, a full memory, a state that cannot be pickled
                 raise unwritten(target, error) from error
 
         together(own_part)

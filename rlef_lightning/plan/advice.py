@@ -127,7 +127,8 @@ def _doubts(asked: Asked, plan: Batches, shapes: Shapes, hardware: Hardware) -> 
         yield "data.engine.init_args.dtype is float32, twice the memory and traffic: set it to bfloat16"
     if asked.max_epochs is None:
         yield "trainer.max_epochs is not set: Lightning ends after 1000 epochs"
-    whole = 12.0 * (shapes.policy.weights + shapes.value.weights)
+    # What is trained, in float32, and its two averages.
+    whole = 12.0 * (shapes.policy.trained_weights + shapes.value.trained_weights)
     if not asked.distributed_checkpoint and whole > 0.8 * hardware.host_memory_bytes * hardware.gpus_per_node:
         yield (
             f"a checkpoint in one file brings {whole / GIB:.0f} GiB together on one host: set "

@@ -86,6 +86,10 @@ def full(*arguments: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+def no_memory(*arguments: object) -> None:
+    raise MemoryError("the host has no room")
+
+
 def only_rank_0_cannot(rank: int, folder: Path) -> None:
     """Its own files, and the renames: both ranks end with its reason, and the old checkpoint stays."""
     module, path = module_of(folder / "small"), folder / "last.ckpt"
@@ -93,12 +97,13 @@ def only_rank_0_cannot(rank: int, folder: Path) -> None:
         strategy = strategy_of(module, **options)
         save(strategy, path, epoch=7)
         strategy.finish()
-        cases = [(torch, "save")] if options else [(torch, "save"), (sharded, "replace")]
-        for place, name in cases:
+        cases = [(torch, "save", full), (torch, "save", no_memory)]
+        for place, name, fails in cases if options else [*cases, (sharded, "replace", full)]:
+            reason = "No space left" if fails is full else "the host has no room"
             with pytest.MonkeyPatch.context() as patch:
                 if rank == 0:
-                    patch.setattr(place, name, full)
-                with pytest.raises(CheckpointError, match=r"cannot write .*last\.ckpt.*No space left"):
+                    patch.setattr(place, name, fails)
+                with pytest.raises(CheckpointError, match=rf"cannot write .*last\.ckpt.*{reason}"):
                     save(strategy, path, epoch=8)
         assert strategy_of(module).load_checkpoint(path)["epoch"] == 7
         dist.barrier()  # the next round writes there

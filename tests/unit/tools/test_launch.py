@@ -111,9 +111,12 @@ def test_torchrun_passes_on_that_it_is_told_to_end(tmp_path: Path, sent: signal.
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(2)] == ["up\n"] * 2
-    process.send_signal(sent)
-    said, _ = process.communicate()
+    try:
+        assert [process.stdout.readline() for _ in range(2)] == ["up\n"] * 2
+        process.send_signal(sent)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert said.splitlines() == [f"told {int(sent)}"] * 2
     assert process.returncode == 1
 
