@@ -139,23 +139,28 @@ class DaemonExecutor(ABC):
 
     async def start(self) -> None:
         """Starts the daemon unless it lives; raises ExecutorError."""
-        await self._connected()
+        await self._connected(self._closings)
 
     @property
     def proof(self) -> Proof | None:
         """What the self-test at the last start has found; None before the first one."""
         return None if self._connection is None else self._connection.proof
 
-    async def _connected(self) -> Connection:
-        """The live connection; only one coroutine at a time starts a daemon."""
+    async def _connected(self, closings: int) -> Connection:
+        """The live connection; only one coroutine at a time starts a daemon.
+
+        Raises ExecutorError when the executor has been closed more than `closings` times: whoever asked for a
+        connection before then must not start another daemon.
+        """
         async with self._lock():
+            self._check_open(closings)
             if self._connection is None or not self._connection.usable:
                 if self._connection is not None:
                     await self._connection.close()
-                closings, connection = self._closings, await self._connect()
+                connection = await self._connect()
                 if self._closings != closings:
                     await connection.close()
-                    raise _closed_meanwhile()
+                self._check_open(closings)
                 self._connection = connection
             return self._connection
 
@@ -223,15 +228,21 @@ class DaemonExecutor(ABC):
         """The daemon's reply; a daemon that dies meanwhile is started again, `retries` times."""
         closings = self._closings
         for _ in range(self.retries + 1):
-            connection = await self._connected()
+            connection = await self._connected(closings)
             with contextlib.suppress(DaemonLostError):
                 return await connection.ask(message)
-            if self._closings != closings:
-                raise _closed_meanwhile()
+            self._check_open(closings)
         raise ExecutorError(
             f"the sandbox's daemon died {self.retries + 1} times during one judgement, or did not answer"
             f" for {self.silence_s:g} s and was replaced"
         )
+
+    def _check_open(self, closings: int) -> None:
+        if self._closings != closings:
+            raise ExecutorError(
+                "the executor was closed while a judgement was pending; await judge() or cancel it before"
+                " close()"
+            )
 
     async def close(self) -> None:
         """Ends what this client has running, and the daemon unless other ranks use it."""
@@ -250,9 +261,3 @@ class DaemonExecutor(ABC):
         connection, self._connection, self._starting = self._connection, None, None
         self._closings += 1
         return connection
-
-
-def _closed_meanwhile() -> ExecutorError:
-    return ExecutorError(
-        "the executor was closed while a judgement was pending; await judge() or cancel it before close()"
-    )

@@ -73,6 +73,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def groups(daemon: int) -> list[str]:
+    """Control groups of a daemon. Others may vanish meanwhile, which `Path.glob` takes for an error."""
+    folders = (folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+    return sorted(folder for folder in folders if os.path.basename(folder).startswith(f"rlef-{daemon}-"))
+
+
 def in_scratch_folder(pid: int) -> bool:
     """True for a program and for a spare process, not for the runner."""
     try:
@@ -160,7 +166,7 @@ class Sandbox:
             "zombies": sum(states[pid][1] in {self.daemon, *below} for pid in dead),
             "descriptors": len(os.listdir(f"/proc/{self.daemon}/fd")),
             "mounts": Path("/proc/self/mounts").read_text().count(scratch),
-            "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/rlef-{self.daemon}-*")),
+            "groups": groups(self.daemon),
             "files": sorted(self._files(scratch)),
         }
 

@@ -21,18 +21,19 @@ async def judge(executor: SubprocessExecutor) -> Report:
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_closing_ends_a_pending_judgement_and_starts_nothing(started: bool) -> None:
-    """Whether the daemon runs it already, or is about to be started for it."""
+def test_closing_ends_pending_judgements_and_starts_nothing(started: bool) -> None:
+    """Whether the daemon runs them already, or is about to be started for one, and the other waits."""
 
     async def main() -> None:
         executor, before = SubprocessExecutor(workers=1, required=[]), children(os.getpid())
         if started:
             await executor.start()
-        task = asyncio.create_task(judge(executor))
+        tasks = [asyncio.create_task(judge(executor)) for _ in range(2)]
         await asyncio.sleep(0.3 if started else 0.01)
         await executor.close()
-        with pytest.raises(ExecutorError, match="closed while a judgement was pending"):
-            await asyncio.wait_for(task, 15)
+        for task in tasks:
+            with pytest.raises(ExecutorError, match="closed while a judgement was pending"):
+                await asyncio.wait_for(task, 60)
         assert executor._connection is None
         assert children(os.getpid()) == before
 

@@ -11,27 +11,19 @@ from rlef_lightning.execution.inside import clocks
 from rlef_lightning.types import Verdict
 
 
-def test_what_was_seen_of_a_process_counts_when_the_kernel_has_forgotten_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The main process, 10, has used 0.1 s; of 11, which is gone at the last look, 0.2 s were seen."""
-    used = {10: 0.1, 11: 0.2}
-    monkeypatch.setattr(clocks, "cpu_seconds", lambda pid: used.get(pid, 0.0))
+def test_what_is_waited_for_between_listing_and_reading_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 has used 0.1 s, and 0.25 s with 11, for which it has waited: 11 is listed, and its clock is gone."""
+    monkeypatch.setattr(clocks, "cpu_seconds", lambda pid: {10: 0.1}.get(pid, 0.0))
+    monkeypatch.setattr(clocks, "waited_cpu_seconds", lambda pid: {10: 0.25}.get(pid, 0.0))
+    clock = clocks.Clock(main=10, template=9)
+    assert clock.look([10, 11]) == pytest.approx(0.35)
+
+
+def test_a_process_that_one_listing_misses_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "cpu_seconds", lambda pid: 0.2)
     monkeypatch.setattr(clocks, "waited_cpu_seconds", lambda pid: 0.0)
     clock = clocks.Clock(main=10, template=9)
-    assert clock.look([10, 11]) == pytest.approx(0.3)
-    assert clock.look([10]) == pytest.approx(0.3)
-
-
-def test_what_was_waited_for_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """0.2 s were seen of 11; then 10 has waited for it, and the kernel says 0.25 s: 0.1 s + 0.25 s."""
-    used, waited = {10: 0.1, 11: 0.2}, {10: 0.0}
-    monkeypatch.setattr(clocks, "cpu_seconds", lambda pid: used[pid])
-    monkeypatch.setattr(clocks, "waited_cpu_seconds", lambda pid: waited.get(pid, 0.0))
-    clock = clocks.Clock(main=10, template=9)
-    clock.look([10, 11])
-    waited[10] = 0.25
-    assert clock.look([10]) == pytest.approx(0.35)
+    assert [clock.look(pids) for pids in ([10, 11], [10], [10, 11])] == pytest.approx([0.4, 0.2, 0.4])
 
 
 WAITED = """

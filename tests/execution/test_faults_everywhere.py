@@ -14,7 +14,18 @@ from pathlib import Path
 
 import pytest
 from ranks import open_folder, until
-from sandboxing import BACKENDS, FORKED, LIMITS, RULE, Sandbox, alive, children, count_at_rest, processes
+from sandboxing import (
+    BACKENDS,
+    FORKED,
+    LIMITS,
+    RULE,
+    Sandbox,
+    alive,
+    children,
+    count_at_rest,
+    groups,
+    processes,
+)
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.types import Report, TestCase, Verdict
@@ -42,8 +53,15 @@ def runner_in_use(sandbox: Sandbox) -> int:
 
 def victim(sandbox: Sandbox, who: str) -> int:
     """The runner of the program that runs, or what the daemon started for it: the jail's helper, if any."""
-    assert until(lambda: runner_in_use(sandbox) != 0), "the program was not seen to run"
-    runner = runner_in_use(sandbox)
+    seen: list[int] = []
+
+    def runs() -> bool:
+        seen.append(runner_in_use(sandbox))
+        return seen[-1] != 0
+
+    assert until(runs), "the program was not seen to run"
+    runner = seen[-1]
+    assert runner > 0  # a signal to process 0 would go to the tests themselves
     helpers = [pid for pid, (_, parent) in processes().items() if parent == sandbox.daemon]
     return helpers[0] if who == "jail" else runner
 
@@ -72,7 +90,7 @@ async def judge_while_killing(sandbox: Sandbox, code: str, who: str, times: int)
     ],
 )
 def test_a_run_that_was_cut_off_is_repeated(fresh: Sandbox, who: str, end: str, verdict: Verdict) -> None:
-    code = f"{FORKED}time.sleep(1)\n{end}"
+    code = f"{FORKED}time.sleep(2)\n{end}"
     report = fresh.loop.run_until_complete(judge_while_killing(fresh, code, who, times=1))
     assert report.results[0].verdict is verdict
     assert report.results[0].stdout == end[6] + "\n"
@@ -114,11 +132,6 @@ def temporary() -> Iterator[Path]:
     """A folder for everything temporary of one trainer."""
     with tempfile.TemporaryDirectory(prefix="rlef-test-") as name:
         yield open_folder(Path(name) / "tmp")
-
-
-def groups(daemon: int) -> list[Path]:
-    """Control groups of a daemon."""
-    return sorted(Path("/sys/fs/cgroup").glob(f"**/rlef-{daemon}-*"))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -53,15 +53,14 @@ def facts(
 ) -> dict[str, Any]:
     """What the kernel says about the run. `stage` is the last byte of the status pipe."""
     every = [usage, *strays, *watch.clock.reaped]
-    used_s = max(sum(map(seconds, every)), watch.clock.seen_s)
     return {
         "stage": watch.streams[watch.status][-1:].decode(),
         "status": os.waitstatus_to_exitcode(status),
         "stopped": watch.stopped,
-        "cpu_s": max(0.0, used_s - watch.used_before_s),
+        "cpu_s": max(0.0, sum(map(seconds, every)) - watch.used_before_s),
         "wall_s": wall_s,
         "peak_memory_bytes": max(watch.memory_bytes, *(one.ru_maxrss * 1024 for one in every)),
-        "strays": len(strays),
+        "strays": len(every) - 1,
         "starved_s": watch.starved_s,
     }
 

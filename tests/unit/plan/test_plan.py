@@ -432,7 +432,7 @@ def test_tokenizers_are_compared_where_there_are_any(tmp_path: Path, eight: Shap
 def test_a_checkpoint_in_one_file_that_no_host_holds() -> None:
     config = replace(ASKED, model_folder=str(ARCHITECTURES / "llama-3.1-8b"), distributed_checkpoint=False)
     sizes = shapes(config.model_folder, 8)
-    large = replace(sizes, policy=replace(sizes.policy, weights=150_000_000_000))
+    large = replace(sizes, policy=replace(sizes.policy, trained_weights=150_000_000_000))
     # 12 bytes a weight: itself and two averages; 150e9 of the policy and 7.5e9 of the value network.
     assert "doubtful: a checkpoint in one file brings 1760 GiB" in said(config, large)
 
