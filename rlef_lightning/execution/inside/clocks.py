@@ -6,7 +6,6 @@ to: a program that ignored its children's ends would make the kernel forget thei
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 from collections.abc import Sequence
@@ -32,16 +31,17 @@ class Clock:
         waited_s = sum(map(seconds, self.reaped)) + sum(map(waited_cpu_seconds, pids))
         return waited_s + sum(map(cpu_seconds, pids))
 
-    def reap(self, *_signal: object) -> None:
-        """Takes leave of dead processes that came to the runner when their parents ended; a signal handler.
+    def reap(self) -> bool:
+        """Takes leave of the dead that came to the runner as their parents ended; True: there were some.
 
         As zombies they would count among the program's processes until its end.
         """
+        before = len(self.reaped)
         for pid in own_children():
             if pid not in self._kept:
-                with contextlib.suppress(ChildProcessError):
-                    ended, _status, usage = os.wait4(pid, os.WNOHANG)
-                    self.reaped += [usage] if ended else []
+                ended, _, usage = os.wait4(pid, os.WNOHANG)
+                self.reaped += [usage] if ended else []
+        return len(self.reaped) > before
 
 
 def seconds(usage: resource.struct_rusage) -> float:

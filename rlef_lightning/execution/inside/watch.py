@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import select
-import signal
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -29,10 +28,8 @@ def run(job: Job, control: int, spare: Spare) -> tuple[dict[str, Any], bytes, by
         put_files(job.folder, job.files, job.uid)
     watch = Watch(spare, job, control)
     try:
-        signal.signal(signal.SIGCHLD, watch.clock.reap)
         watch.until_end()
     finally:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         wall_s = time.monotonic() - watch.started
         ended = kill_and_reap(spare.pid, spare.template)
     try:
@@ -104,6 +101,7 @@ class Watch:
 
     def check_clocks(self) -> None:
         """Sets `stopped` when the program's processes have used up a clock or the memory, or are too many."""
+        left_some = self.clock.reap()
         below = programs_beside(self.template)
         cpu_s = self.clock.look(below) - self.used_before_s
         now = time.monotonic()
@@ -116,7 +114,8 @@ class Watch:
             self.stopped = "processes"
         elif held := memory_beyond(below, self.limits["memory_bytes"], self.job.uid):
             self.stopped, self.memory_bytes = "memory", held
-        self.tick_s = min(2 * self.tick_s, LAST_TICK_S)
+        # A program that leaves processes behind, one by one, must not run out of their number meanwhile.
+        self.tick_s = FIRST_TICK_S if left_some else min(2 * self.tick_s, LAST_TICK_S)
         self.next_check = now + min(self.tick_s, max(0.0, self.limits["cpu_s"] - cpu_s))
 
     def collect(self, fds: Iterable[int]) -> bool:
