@@ -79,29 +79,34 @@ class DaemonExecutor(ABC):
                 settings, share one daemon. null: the ranks of one job do, as far as the environment tells
                 (torchrun, Lightning, SLURM). Empty: a daemon of its own.
         """
-        if workers_per_solution is not None and workers_per_solution < 1:
-            raise ConfigError(
-                f"the executor's workers_per_solution is {workers_per_solution}; needed: at least 1, or null"
-            )
-        if min(workers, report_chars, recycle_after, scratch_bytes, scratch_files) < 1 or retries < 0:
-            raise ConfigError(
-                "the executor needs workers, report_chars, recycle_after, scratch_bytes and scratch_files"
-                f" of at least 1, and retries of at least 0; found {workers=}, {report_chars=},"
-                f" {recycle_after=}, {scratch_bytes=}, {scratch_files=}, {retries=}"
-            )
-        if silence_s <= 0:
-            raise ConfigError(f"the executor's silence_s is {silence_s:g}; needed: more than 0")
         self.workers_per_solution = workers_per_solution
         self.workers, self.report_chars, self.recycle_after = workers, report_chars, recycle_after
         self.retries, self.start_timeout_s, self.grace_s = retries, start_timeout_s, grace_s
         self.scratch_bytes, self.scratch_files, self.cgroups = scratch_bytes, scratch_files, cgroups
         self.preload_numpy, self.required = preload_numpy, required
         self.silence_s, self.share_as = silence_s, share_as
-        check_names(required or ())
+        self._check_settings()
         self._connection: Connection | None = None
         self._closings = 0
         """How often it has been closed: what was pending then must not start it again."""
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+
+    def _check_settings(self) -> None:
+        counts = ("workers", "report_chars", "recycle_after", "scratch_bytes", "scratch_files")
+        if min(getattr(self, name) for name in counts) < 1 or self.retries < 0:
+            found = ", ".join(f"{name}={getattr(self, name)}" for name in (*counts, "retries"))
+            raise ConfigError(
+                "the executor needs workers, report_chars, recycle_after, scratch_bytes and scratch_files"
+                f" of at least 1, and retries of at least 0; found {found}"
+            )
+        if self.workers_per_solution is not None and self.workers_per_solution < 1:
+            raise ConfigError(
+                f"the executor's workers_per_solution is {self.workers_per_solution}; needed: at least 1, or"
+                " null"
+            )
+        if self.silence_s <= 0:
+            raise ConfigError(f"the executor's silence_s is {self.silence_s:g}; needed: more than 0")
+        check_names(self.required or ())
 
     @abstractmethod
     def _jail(self) -> tuple[type[Jail], dict[str, Any]]:
