@@ -131,7 +131,9 @@ def test_a_change_of_ranks_loses_and_doubles_nothing(tmp_path: Path, sizes: tupl
     for size in sizes[:-1]:
         before = stored(folder)
         interrupted = run_on(folder, *[1] * size)
-        assert set(kinds(interrupted)) == {Killed}
+        # A rank may hear of another's end before its own.
+        assert Killed in kinds(interrupted)
+        assert set(kinds(interrupted)) <= {Killed, RankError}
         assert sum(interrupted.restored) == len(before)
         assert len(stored(folder)) >= len(before) + size  # each rank ended at least one
     before = stored(folder)
