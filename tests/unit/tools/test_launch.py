@@ -86,11 +86,11 @@ def test_torchrun_on_several_nodes(run: Run, tmp_path: Path) -> None:
 RANK = """
 import os, signal, sys, time
 def told(number, frame):
-    os.write(1, f"told {number}\n".encode())  # at once: another rank writes there, too
+    os.write(1, f"told {number}\\n".encode())  # at once: another rank writes there, too
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, told)
 signal.signal(signal.SIGUSR1, told)
-os.write(1, b"up\n")
+os.write(1, b"up\\n")
 time.sleep(60)
 """
 
