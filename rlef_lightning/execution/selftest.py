@@ -72,8 +72,11 @@ async def prove_worker(worker: Worker, dear: Sequence[Probe], decoys: Decoys) ->
     return found
 
 
-async def attempt(worker: Worker, probe: Probe, decoys: Decoys) -> str:
-    """One probe in one worker: words for what it could do, or empty."""
+async def attempt(worker: Worker, probe: Probe, decoys: Decoys, repeats: int = 1) -> str:
+    """One probe in one worker: words for what it could do, or empty.
+
+    A failure of the sandbox is repeated, as it is with any program: it says nothing about the guarantee.
+    """
     try:
         await worker.start()
         before = set(descendants_of(worker.process))
@@ -86,6 +89,8 @@ async def attempt(worker: Worker, probe: Probe, decoys: Decoys) -> str:
         await worker.start()  # until it has cleaned up
         survivors = await left_over(worker, before) if probe.leaves else 0
     except RunnerLostError as error:
+        if repeats:
+            return await attempt(worker, probe, decoys, repeats - 1)
         return f"its probe failed: {error}"
     outcome = Outcome(facts=facts, decoys=decoys, credentials=tuple(seen.values()), survivors=survivors)
     return verdict(probe, outcome)

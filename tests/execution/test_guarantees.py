@@ -30,13 +30,14 @@ from rlef_lightning.execution import (
 from rlef_lightning.execution.backends.helper import EVERYTHING
 from rlef_lightning.execution.guarantees import GUARANTEES, NAMES, Finding, Proof, check_names, refusal
 from rlef_lightning.execution.inside.kernel import descendants_of
+from rlef_lightning.execution.link import RunnerLostError
 from rlef_lightning.execution.probes.bounds import bounds
 from rlef_lightning.execution.probes.decoys import Decoys
 from rlef_lightning.execution.probes.probe import Outcome, Probe, verdict
 from rlef_lightning.execution.probes.reach import REACH
 from rlef_lightning.execution.probes.walls import WALLS, rights
 from rlef_lightning.execution.runs import RunFacts
-from rlef_lightning.execution.selftest import join, spread
+from rlef_lightning.execution.selftest import attempt, join, spread
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
 
@@ -266,3 +267,23 @@ def test_gaps_are_reported_in_one_warning(
 
 def test_every_guarantee_says_what_to_change() -> None:
     assert all(each.meaning and each.remedy for each in GUARANTEES)
+
+
+@pytest.mark.parametrize(("failures", "wanted"), [(1, ""), (2, "its probe failed: it died")])
+def test_a_failure_of_the_sandbox_is_repeated_once_before_it_counts(failures: int, wanted: str) -> None:
+    lost = [RunnerLostError("it died")] * failures
+
+    class Failing:
+        process = 0
+
+        async def start(self) -> None:
+            if lost:
+                raise lost.pop()
+
+        async def try_out(self, *run: object) -> object:
+            return SimpleNamespace()
+
+    probe = Probe(guarantee="time", code="", judge=lambda outcome: "")
+    decoys = cast(Decoys, SimpleNamespace(to_json=lambda: b""))
+    assert asyncio.run(attempt(cast(Worker, Failing()), probe, decoys)) == wanted
+    assert not lost
