@@ -18,7 +18,7 @@ from rlef_lightning.execution.inside.kernel import descendants_of
 from rlef_lightning.execution.link import RunnerLostError
 from rlef_lightning.execution.probes.bounds import bounds
 from rlef_lightning.execution.probes.decoys import Decoys
-from rlef_lightning.execution.probes.probe import Outcome, Probe, verdict
+from rlef_lightning.execution.probes.probe import Outcome, Probe, patient, verdict
 from rlef_lightning.execution.probes.reach import REACH
 from rlef_lightning.execution.probes.walls import PATIENT_PRIVILEGES, WALLS
 from rlef_lightning.execution.settings import Settings
@@ -75,7 +75,8 @@ async def prove_worker(worker: Worker, dear: Sequence[Probe], decoys: Decoys) ->
 async def attempt(worker: Worker, probe: Probe, decoys: Decoys, repeats: int = 1) -> str:
     """One probe in one worker: words for what it could do, or empty.
 
-    A failure of the sandbox is repeated, as it is with any program: it says nothing about the guarantee.
+    A failure of the sandbox is repeated, as it is with any program: it says nothing about the guarantee. One
+    such failure is a program that had not begun when its limit was over, so limits are longer then.
     """
     try:
         await worker.start()
@@ -90,7 +91,7 @@ async def attempt(worker: Worker, probe: Probe, decoys: Decoys, repeats: int = 1
         survivors = await left_over(worker, before) if probe.leaves else 0
     except RunnerLostError as error:
         if repeats:
-            return await attempt(worker, probe, decoys, repeats - 1)
+            return await attempt(worker, patient(probe), decoys, repeats - 1)
         return f"its probe failed: {error}"
     outcome = Outcome(facts=facts, decoys=decoys, credentials=tuple(seen.values()), survivors=survivors)
     return verdict(probe, outcome)

@@ -24,6 +24,15 @@ def room_beside(settings: Settings) -> int:
     return _RUNNER_BYTES + settings.scratch_bytes
 
 
+def why_not_set_up(facts: RunFacts, limits: Limits) -> str:
+    """Words for a run whose program never began."""
+    if facts.stopped in ("cpu", "wall"):
+        allowed_s = limits.cpu_s if facts.stopped == "cpu" else limits.wall_s
+        return f"a program had not begun when its {facts.stopped} limit of {allowed_s:g} s was over"
+    cried = facts.stderr.decode(errors="replace")
+    return f"a program could not be set up: status {facts.status}, stopped by {facts.stopped}; {cried}"
+
+
 class Worker:
     """Runs one program at a time."""
 
@@ -79,7 +88,7 @@ class Worker:
             raise
         self._check_disk(limits)  # full since then: that may be why it fails
         if not facts.stage:
-            raise RunnerLostError(f"a program could not be set up: {facts.stderr.decode(errors='replace')}")
+            raise RunnerLostError(why_not_set_up(facts, limits))
         if self._place.group is not None and facts.stopped is None and self._place.group.kills() > kills:
             return replace(facts, stopped="memory")
         return facts

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 
@@ -40,6 +40,7 @@ from rlef_lightning.execution.runs import RunFacts
 from rlef_lightning.execution.selftest import attempt, join, spread
 from rlef_lightning.execution.settings import Settings
 from rlef_lightning.execution.worker import Worker
+from rlef_lightning.types import Limits
 
 pytestmark = pytest.mark.slow
 
@@ -287,3 +288,24 @@ def test_a_failure_of_the_sandbox_is_repeated_once_before_it_counts(failures: in
     decoys = cast(Decoys, SimpleNamespace(to_json=lambda: b""))
     assert asyncio.run(attempt(cast(Worker, Failing()), probe, decoys)) == wanted
     assert not lost
+
+
+def test_a_probe_that_did_not_begin_in_time_gets_more(decoys: Decoys) -> None:
+    """0.02 s of CPU become 0.5 s; 10 s are the most that any probe has."""
+
+    class Busy:
+        process = 0
+        given: ClassVar[list[tuple[float, float]]] = []
+
+        async def start(self) -> None:
+            pass
+
+        async def try_out(self, code: bytes, stdin: bytes, limits: Limits) -> object:
+            self.given.append((limits.cpu_s, limits.wall_s))
+            if len(self.given) == 1:
+                raise RunnerLostError("it had not begun")
+            return SimpleNamespace(stopped="cpu")
+
+    probe = next(each for each in bounds(SETTINGS) if each.guarantee == "time")
+    assert asyncio.run(attempt(cast(Worker, Busy()), probe, decoys)) == ""
+    assert Busy.given == [(0.02, 10.0), (0.5, 10.0)]

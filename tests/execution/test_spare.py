@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from dataclasses import replace
 import pytest
 from sandboxing import LIMITS, Sandbox, alive, children, in_scratch_folder
 
+from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import SubprocessExecutor
 
 
@@ -24,9 +26,12 @@ def fresh(loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
 
 
 def spare(sandbox: Sandbox) -> int:
-    """The waiting process."""
-    assert sandbox.at_rest()
-    (pid,) = filter(in_scratch_folder, children(sandbox.daemon))
+    """The waiting process, once it has set itself up."""
+    for _ in range(1000):
+        if found := list(filter(in_scratch_folder, children(sandbox.daemon))):
+            break
+        time.sleep(0.01)
+    (pid,) = found
     return pid
 
 
@@ -50,6 +55,25 @@ def test_a_spare_process_that_dies_is_no_verdict(fresh: Sandbox) -> None:
     os.kill(spare(fresh), signal.SIGKILL)
     assert fresh.run("print(7)", expected="7").passed
     fresh.assert_healthy()
+
+
+@pytest.mark.parametrize(
+    ("retries", "wanted"), [(1, ""), (0, "had not begun when its wall limit of 2 s was over")]
+)
+def test_a_process_that_never_begins_is_no_verdict(
+    loop: asyncio.AbstractEventLoop, retries: int, wanted: str
+) -> None:
+    """As on a machine that is so busy that a program's process gets no processor before its limit."""
+    executor = SubprocessExecutor(workers=1, retries=retries)
+    sandbox = Sandbox(executor, loop)
+    try:
+        os.kill(spare(sandbox), signal.SIGSTOP)
+        limits = replace(LIMITS, wall_s=2.0)
+        with pytest.raises(ExecutorError, match=wanted) if wanted else contextlib.nullcontext():
+            assert sandbox.run("print(7)", expected="7", limits=limits).passed
+        sandbox.assert_healthy()
+    finally:
+        loop.run_until_complete(executor.close())
 
 
 def test_a_spare_process_dies_with_its_runner(fresh: Sandbox) -> None:

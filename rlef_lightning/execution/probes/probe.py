@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlef_lightning.execution.probes.decoys import Decoys
@@ -14,6 +14,9 @@ from rlef_lightning.types import Limits
 LIMITS = Limits(
     cpu_s=10.0, wall_s=10.0, memory_bytes=256 << 20, output_bytes=1 << 20, file_bytes=1 << 20, processes=8
 )
+
+PATIENCE = 25
+"""How much more time a probe gets when its program could not even be set up in time, as a factor."""
 
 
 class ProbeFailedError(Exception):
@@ -63,6 +66,13 @@ class Probe:
     """True: its processes are looked at from outside while they run."""
     leaves: bool = False
     """True: what it leaves behind is looked for."""
+
+
+def patient(probe: Probe) -> Probe:
+    """The same with more time: on a busy machine the shortest limits end before the program has begun."""
+    cpu_s, wall_s = (PATIENCE * seconds for seconds in (probe.limits.cpu_s, probe.limits.wall_s))
+    limits = replace(probe.limits, cpu_s=min(cpu_s, LIMITS.cpu_s), wall_s=min(wall_s, LIMITS.wall_s))
+    return replace(probe, limits=limits)
 
 
 def verdict(probe: Probe, outcome: Outcome) -> str:
