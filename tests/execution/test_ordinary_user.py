@@ -177,6 +177,7 @@ def test_what_is_lacking_is_reported_and_what_is_promised_is_kept(start: Start, 
     assert all(any(said.startswith(wall) for said in missing) for wall in walls), missing
     assert len(missing) == len(walls)
     assert lost <= set(gaps(found)) <= lost | {"processes"}, gaps(found)
+    assert ("hide the CPU time of its children" in str(gaps(found))) is bool(asked.get("no_filters"))
 
 
 def test_what_is_required_and_lacking_ends_the_start(start: Start) -> None:

@@ -72,7 +72,7 @@ _NETWORK_ACTS = {
 _SYSTEM_CALLS = (
     _REFUSED
     + """
-import platform
+import platform, signal
 ARM = platform.machine() == "aarch64"
 call = refused(errno.EPERM, errno.EACCES, errno.ENOSYS)
 def clone(flags):
@@ -100,6 +100,7 @@ _SYSTEM_CALL_ACTS = {
     "use performance counters": "call(libc.syscall, 241 if ARM else 298, None, 0, -1, -1, 0)",
     "handle page faults": "call(libc.syscall, 282 if ARM else 323, 1)",
     "change its personality": "call(libc.personality, 0xFFFFFFFF)",
+    "hide the CPU time of its children": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
     "be traced": "call(libc.ptrace, 0, 0, None, None)",  # the last one: from now on any signal would stop it
 }
 
