@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rlef_lightning.dialogue import ChatFormat
+from rlef_lightning.dialogue.context import THOUGHT_END
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.rollout import PlaySettings
 
@@ -106,6 +109,47 @@ def check_training(play: PlaySettings, pack_tokens: int, max_context_tokens: int
         raise ConfigError(
             f"model.pack_tokens is {pack_tokens}; a pack must hold the longest episode, {max_context_tokens} "
             "tokens (data.engine.init_args.max_context_tokens)"
+        )
+
+
+def check_waiting(max_episode_s: float | None, timeouts: Mapping[str, float]) -> None:
+    """Refuse ranks that would give up on one another before the slowest episode is dropped.
+
+    Args:
+        max_episode_s: data.pace.max_episode_s.
+        timeouts: Seconds that a rank which is done waits for those that still play, by option.
+
+    Raises:
+        ConfigError: an episode may last as long as that, or for ever.
+    """
+    option, timeout_s = min(timeouts.items(), key=lambda item: item[1])
+    if max_episode_s is None or max_episode_s >= timeout_s:
+        found = "null" if max_episode_s is None else f"{max_episode_s:g}"
+        raise ConfigError(
+            f"data.pace.max_episode_s is {found}; with several ranks it must be less than {option} "
+            f"({timeout_s:g}), or ranks that are done give up on one that waits for a slow episode: lower "
+            f"it, or raise {' and '.join(timeouts)}"
+        )
+
+
+def check_answers(play: PlaySettings, chat: ChatFormat) -> None:
+    """Refuse to take the drafts in a model's thoughts for its answers.
+
+    Raises:
+        ConfigError: the model thinks and nothing says where its answer begins, or it cannot be seen.
+    """
+    mark = play.answer_after
+    if mark is None and chat.thinks:
+        raise ConfigError(
+            "answer_after is null, and the chat template leaves it to the model to end its thoughts "
+            f"({THOUGHT_END}): a draft there would be judged as its answer. Set data.play.answer_after, and "
+            f"that of each evaluation and of data.prediction, to {THOUGHT_END!r}, or to '' to read whole "
+            "responses, or let it not think (for Qwen 3 data.template_arguments: {enable_thinking: false})"
+        )
+    if mark and not chat.shows(mark):
+        raise ConfigError(
+            f"answer_after is {mark!r}, which the tokenizer leaves out of a response's text: no response "
+            "could have valid code"
         )
 
 

@@ -32,8 +32,10 @@ def collect(
     settings: PlaySettings,
     pace: Pace,
     log: EpisodeLog | None = None,
+    *,
+    last: bool = True,
 ) -> Collection:
-    """All episodes, in the order of problems and samples; then the engine sleeps.
+    """All episodes, in the order of problems and samples; then, if it is the `last` one, the engine sleeps.
 
     Where none is missing, the end is written to the logs, followers' too.
 
@@ -54,7 +56,8 @@ def collect(
         work = partial(_lead, shared, work, problems, log)
     parts = ranks.together(work, counter, tell=ranks_per_engine == 1)
     whole = merge(parts, problems, settings)
-    let_sleep(engine)
+    if last:
+        let_sleep(engine)
     total = len(problems) * settings.samples_per_problem
     _check_dropped(whole, total, pace)
     # Not where a rank was stopped.
@@ -91,6 +94,14 @@ def _stored(problems: Sequence[Problem], log: EpisodeLog | None) -> Collection:
         seconds=0.0,
         restored_tokens=response_tokens(episodes),
     )
+
+
+def waits(rank_timeout_s: float, engine: Engine) -> dict[str, float]:
+    """Seconds that a rank which is done waits for those that still play, by option."""
+    found = {"data.rank_timeout_s": rank_timeout_s}
+    if isinstance(engine, SharedEngine) and engine.ranks_per_engine > 1:
+        found["data.engine.init_args.rank_timeout_s"] = engine.rank_timeout_s
+    return found
 
 
 def let_sleep(engine: Engine) -> None:

@@ -19,9 +19,9 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
-from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
-from rlef_lightning.collecting import NOTHING, collect, let_sleep
-from rlef_lightning.dialogue import ChatFormat, Prompts
+from rlef_lightning import checks
+from rlef_lightning.collecting import NOTHING, collect, let_sleep, waits
+from rlef_lightning.dialogue import Prompts
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.evaluation import EVALUATION_SAMPLING, Evaluated, Evaluation, collection_metrics
 from rlef_lightning.execution import Executor
@@ -29,11 +29,11 @@ from rlef_lightning.generation import Engine
 from rlef_lightning.learning.minibatches import MiniBatch, make_minibatches
 from rlef_lightning.loaders import Played, loader
 from rlef_lightning.models.agreeing import together
-from rlef_lightning.models.tokenizer import load_tokenizer
 from rlef_lightning.problems import ProblemSource, Split
 from rlef_lightning.ranks import Ranks
-from rlef_lightning.rollout import Collection, Collector, EpisodeLog, Pace, PlaySettings, Share, Store
-from rlef_lightning.rollout.episode_log import Key
+from rlef_lightning.rollout import Collection, Collector, EpisodeLog, Pace, PlaySettings, Store
+from rlef_lightning.rollout.chat import read_chat
+from rlef_lightning.rollout.collector import donors_of, with_donors
 from rlef_lightning.rollout.fitting import fitting
 from rlef_lightning.rollout.order import epoch_problems
 from rlef_lightning.rollout.play import derive_seed
@@ -102,7 +102,9 @@ class RolloutDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_counts(problems_per_epoch=problems_per_epoch, minibatches_per_epoch=minibatches_per_epoch)
+        checks.check_counts(
+            problems_per_epoch=problems_per_epoch, minibatches_per_epoch=minibatches_per_epoch
+        )
         self.problems, self.engine, self.executor = problems, engine, executor
         self.model_folder, self.pack_tokens = model_folder, pack_tokens
         self.prompts, self.system_prompt = prompts, system_prompt
@@ -135,18 +137,20 @@ class RolloutDataModule(L.LightningDataModule):
         """
         if self._runner is not None:
             return
-        check_trainer(self._trainer)
+        checks.check_trainer(self._trainer)
+        if self._trainer.world_size > 1:
+            checks.check_waiting(self.pace.max_episode_s, waits(self.rank_timeout_s, self.engine))
         self._module.check_folders(self.engine.max_context_tokens)
         self._ranks = Ranks(self.rank_timeout_s, alone=self._trainer.world_size == 1)
         self._stopping = Stopping(self._ranks)
         if stage == "fit":
-            check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
-            check_groups(self.play, self._module.objective)
-        self._tokenizer = together(partial(load_tokenizer, self.model_folder))
-        self._chat = ChatFormat(
-            self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
-        )
+            checks.check_training(self.play, self.pack_tokens, self.engine.max_context_tokens)
+            checks.check_groups(self.play, self._module.objective)
+        said = partial(read_chat, self.model_folder, self.system_prompt, self.template_arguments)
+        self._tokenizer, self._chat = together(said)
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
+        for play in (play for split in needed for play in self._plays(split)):
+            checks.check_answers(play, self._chat)
         self._splits = together(lambda: {split: self._fitting(split) for split in needed})
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
         let_sleep(self.engine)
@@ -178,12 +182,15 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _response_limit(self, split: Split) -> int:
         """Most tokens of a response that any play of this split may sample."""
-        plays = {
-            "train": [self.play],
-            "validation": [self.validation.play],
-            "test": [self.prediction, *(test.play for test in self.tests.values())],
-        }
-        return max(play.sampling.max_response_tokens for play in plays[split])
+        return max(play.sampling.max_response_tokens for play in self._plays(split))
+
+    def _plays(self, split: Split) -> list[PlaySettings]:
+        """The ways to play that may be asked for."""
+        if split == "train":
+            return [self.play]
+        if split == "validation":
+            return [self.validation.play]
+        return [self.prediction, *(test.play for test in self.tests.values())]
 
     # ---- loaders -------------------------------------------------------------------------------
 
@@ -239,15 +246,9 @@ class RolloutDataModule(L.LightningDataModule):
             "scoring_tokens_per_s": tokens / (time.perf_counter() - began),
         }
         order = derive_seed(self.seed, "minibatches", epoch)
-        return make_minibatches(
-            scored.samples,
-            self.minibatches_per_epoch,
-            self.pack_tokens,
-            order,
-            temperature,
-            rank=self._ranks.rank,
-            ranks=self._ranks.size,
-        )
+        ranks = {"rank": self._ranks.rank, "ranks": self._ranks.size}
+        counts = (self.minibatches_per_epoch, self.pack_tokens, order)
+        return make_minibatches(scored.samples, *counts, temperature, **ranks)
 
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
         parity = self._sync_engine()
@@ -258,36 +259,37 @@ class RolloutDataModule(L.LightningDataModule):
         return Evaluated(name=name, evaluation=evaluation, collection=collection, parity=parity)
 
     def _collect(
-        self, name: str, problems: Sequence[Problem], play: PlaySettings, seed: int, phase: Phase
-    ) -> Collection:
-        """All episodes, on every rank."""
-        # Not between an epoch's updates and its checkpoint, as in a validation: they would be lost.
-        self._stopping.listen(self._trainer, now=phase == "collecting" or self._trainer.state.fn != "fit")
-        with self._log(name, problems, play, seed) as log:
-            play_share = partial(self._play, problems, play, seed, phase, log)
-            collection = collect(play_share, self._ranks, self.engine, problems, play, self.pace, log)
-        self._stopping.end(self._trainer)
-        return collection
-
-    def _play(
         self,
+        name: str,
         problems: Sequence[Problem],
         play: PlaySettings,
         seed: int,
         phase: Phase,
-        log: EpisodeLog | None,
-        share: Share | None,
-        elsewhere: frozenset[Key],
+        *,
+        last: bool = True,
     ) -> Collection:
+        """All episodes, on every rank; what random feedback is taken from is a collection of its own."""
+        donors = NOTHING
+        if play.feedback == "random":
+            what = (f"{name}-donors", problems, donors_of(play), derive_seed(seed, "donors"), phase)
+            donors = self._collect(*what, last=False)
+        # Not between an epoch's updates and its checkpoint, as in a validation: they would be lost.
+        self._stopping.listen(self._trainer, now=phase == "collecting" or self._trainer.state.fn != "fit")
+        with self._log(name, problems, play, seed) as log:
+            given = {"log": log, "check": self._stopping.check, "donors": donors.episodes}
+            play_share = partial(self._play, problems, play, seed, partial(self._tell, phase), **given)
+            shown = (self._ranks, self.engine, problems, play, self.pace, log)
+            collection = collect(play_share, *shown, last=last)
+        self._stopping.end(self._trainer)
+        return with_donors(collection, donors)
+
+    def _play(self, *asked: Any, **options: Any) -> Collection:
+        """`Collector.collect` for this rank; the last two of `asked` are its share and what is elsewhere."""
         if self._runner is None:
             raise ConfigError("the data module is not set up: use it through a Lightning Trainer")
+        *first, elsewhere = asked
         try:
-            progress, check = partial(self._tell, phase), self._stopping.check
-            return self._runner.run(
-                self._collector.collect(
-                    problems, play, seed, progress, share, log=log, elsewhere=elsewhere, check=check
-                )
-            )
+            return self._runner.run(self._collector.collect(*first, elsewhere=elsewhere, **options))
         except Stopped:  # the ranks meet as usual, and then end together
             return NOTHING
 
@@ -296,7 +298,7 @@ class RolloutDataModule(L.LightningDataModule):
     ) -> AbstractContextManager[EpisodeLog | None]:
         if self.store is None:
             return nullcontext()
-        dialogue = [play, self.prompts, self.system_prompt, self.template_arguments]
+        dialogue = [play, self.prompts, self.system_prompt, self._chat.frames]
         players, room = [self.engine, self.executor], self.engine.max_context_tokens
         origin = Origin(
             collection=name,

@@ -5,8 +5,8 @@ tokenizer is handed in.
 """
 
 from rlef_lightning.dialogue.context import ChatFormat
-from rlef_lightning.dialogue.extract import extract_code
+from rlef_lightning.dialogue.extract import answer_in, extract_code
 from rlef_lightning.dialogue.feedback import render_feedback, render_first_message
 from rlef_lightning.dialogue.prompts import Prompts
 
-__all__ = ["ChatFormat", "Prompts", "extract_code", "render_feedback", "render_first_message"]
+__all__ = ["ChatFormat", "Prompts", "answer_in", "extract_code", "render_feedback", "render_first_message"]

@@ -18,6 +18,9 @@ from rlef_lightning.dialogue.tokens import InertTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+THOUGHT_END = "</think>"
+"""With which the thoughts of Qwen 3, DeepSeek R1 and their kin end."""
+
 
 class ChatFormat:
     """The token contexts of a dialogue (RLEF, sec. 2.1) under one tokenizer and its chat template.
@@ -34,8 +37,17 @@ class ChatFormat:
         *,
         system_prompt: str | None = None,
         template_arguments: Mapping[str, Any] | None = None,
+        end_token_ids: Sequence[int] = (),
     ) -> None:
-        """`template_arguments` go to the template, as {"enable_thinking": False} for Qwen 3."""
+        """Take the template apart.
+
+        Args:
+            tokenizer: With a chat template.
+            system_prompt: Said before the first message; None: nothing.
+            template_arguments: For the template, as {"enable_thinking": False} for Qwen 3.
+            end_token_ids: Further ids that end a response (generation_config.json).
+        """
+        self._end_token_ids = tuple(end_token_ids)
         self._tokenizer = tokenizer
         renderer = TemplateRenderer(tokenizer, template_arguments or {})
         self._system_prompt = system_prompt
@@ -46,9 +58,23 @@ class ChatFormat:
 
     @cached_property
     def stop_token_ids(self) -> tuple[int, ...]:
-        """The ids that end a response: the template's end of turn, then the end of sequence."""
-        ids = (self._end_id, self._tokenizer.eos_token_id)
+        """The ids that end a response: the template's end of turn, the end of sequence, and those given."""
+        ids = (self._end_id, self._tokenizer.eos_token_id, *self._end_token_ids)
         return tuple(dict.fromkeys(token for token in ids if token is not None))
+
+    @property
+    def frames(self) -> dict[str, Any]:
+        """What the template makes of nothing: all that decides a context besides its contents.
+
+        The template's source does not tell: it may print the date, and its arguments steer it.
+        """
+        ids = {"first": self.first_prompt(""), "next": self.continue_prompt((), (), "")}
+        return {**ids, "stop": self.stop_token_ids, "trims": repr((self._first.trims, self._next.trims))}
+
+    @property
+    def thinks(self) -> bool:
+        """True where the template knows thoughts and leaves it to the model to end them."""
+        return THOUGHT_END in str(self._tokenizer.chat_template) and THOUGHT_END not in self._first.texts[-1]
 
     def first_prompt(self, user_text: str) -> tuple[int, ...]:
         """The ids before the first response, the opening of the assistant's turn included."""
@@ -77,6 +103,10 @@ class ChatFormat:
         kept = [token for token in completion_ids if token not in stops]
         text = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
+
+    def shows(self, mark: str) -> bool:
+        """True where a mark that the model writes is in the text of its response."""
+        return mark in self.decode(self._tokenizer(mark, add_special_tokens=False)["input_ids"])
 
     def _joined(self, user_text: str) -> str:
         return f"{self._system_prompt}\n\n{user_text}"

@@ -38,6 +38,14 @@ def extract_code(response: str) -> str | None:
     return chosen.body if chosen is not None and chosen.closed else None
 
 
+def answer_in(response: str, mark: str | None) -> str | None:
+    """The text after the last mark, as "</think>"; None where there is none. Without a mark: the response."""
+    if not mark:
+        return response
+    _, found, answer = response.rpartition(mark)
+    return answer if found else None
+
+
 def _fences(response: str) -> Iterator[_Fence]:
     """The blocks of a response in order; only the last can be open."""
     lines = iter([line.removesuffix("\r") for line in response.split("\n")])

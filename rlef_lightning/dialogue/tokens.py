@@ -7,6 +7,7 @@ recognised in the template's own text and nowhere else. This file knows nothing 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from rlef_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_MARK = re.compile(r"<([|｜])[^<>|｜]+\1>")
+"""How model families write control tokens: "<|file_sep|>"; DeepSeek's bars are wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,15 +123,15 @@ class InertTokenizer:
 
 
 def _control_ids(tokenizer: PreTrainedTokenizerBase, template_source: str) -> frozenset[int]:
-    """Special tokens, the end of sequence, and added tokens that the template names.
+    """Special tokens, the end of sequence, and added tokens that the template names or that look like marks.
 
-    The latter are not always flagged special ("<think>" of Qwen 3). Other added tokens are ordinary
-    vocabulary (tags and runs of white space of Gemma), and so is the unknown token, which plain text
-    may rightly become.
+    The latter two are not always flagged special ("<think>" of Qwen 3, its "<|file_sep|>"). Other added
+    tokens are ordinary vocabulary (tags and runs of white space of Gemma), and so is the unknown token,
+    which plain text may rightly become.
     """
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     named = {i for i, token in added.items() if token.content.strip() and token.content in template_source}
-    special = {i for i, token in added.items() if token.special}
+    special = {i for i, token in added.items() if token.special or _MARK.fullmatch(token.content)}
     ordinary = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
     eos = {tokenizer.eos_token_id} - {None}
     return frozenset((special | named | eos) - ordinary)

@@ -107,6 +107,11 @@ class SharedEngine(Protocol):
         """Ranks that run one engine together; 1: each rank has its own."""
         ...
 
+    @property
+    def rank_timeout_s(self) -> float:
+        """Seconds that a follower waits for its leader's next call."""
+        ...
+
     def lead(self, play: Callable[[], T]) -> T | None:
         """On the leader the result of `play`; on the others None, once the leader has played.
 

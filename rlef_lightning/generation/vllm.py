@@ -71,7 +71,7 @@ class VLLMEngine:
         self.gpu_memory_utilization = gpu_memory_utilization
         self.enforce_eager = enforce_eager
         self.sleep_level = sleep_level
-        self.rank_timeout_s = rank_timeout_s
+        self._rank_timeout_s = rank_timeout_s
         self.extra = dict(extra or {})
         self._ranks_per_engine = ranks_per_engine
         self._max_context_tokens = max_context_tokens
@@ -101,6 +101,11 @@ class VLLMEngine:
     def ranks_per_engine(self) -> int:
         """Ranks that run one engine together; 1: each rank has its own."""
         return self._ranks_per_engine
+
+    @property
+    def rank_timeout_s(self) -> float:
+        """Seconds that the ranks of one engine wait for each other's next step."""
+        return self._rank_timeout_s
 
     @property
     def episode_settings(self) -> dict[str, Any]:

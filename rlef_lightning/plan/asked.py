@@ -49,6 +49,8 @@ class Asked:
     """Or "shared": a head on the policy's trunk."""
     precision: str | int = "32-true"
     """Lightning's."""
+    max_episode_s: float | None = None
+    rank_timeout_s: float = 1800.0
 
     @property
     def values(self) -> str | None:
@@ -71,6 +73,14 @@ class Asked:
         return int(self.engine.get("ranks_per_engine", 1))
 
     @property
+    def waits(self) -> dict[str, float]:
+        """Seconds that a rank which is done waits for those that still play, by option."""
+        found = {"data.rank_timeout_s": self.rank_timeout_s}
+        if self.ranks_per_engine > 1:
+            found["data.engine.init_args.rank_timeout_s"] = float(self.engine.get("rank_timeout_s", 1800.0))
+        return found
+
+    @property
     def max_context_tokens(self) -> int:
         """Longest episode."""
         return int(self.engine.get("max_context_tokens", 4096))
@@ -88,6 +98,7 @@ def asked_of(config: Any) -> Asked:
     check_counts(problems_per_epoch=data.problems_per_epoch, minibatches_per_epoch=data.minibatches_per_epoch)
     _built(dict[str, Evaluation], {"validation": data.validation, **(data.tests or {})})
     _built(PlaySettings, data.prediction)
+    pace = _built(Pace, data.pace)
     return Asked(
         model_folder=str(model.model_folder),
         devices=_devices(trainer.devices),
@@ -107,7 +118,9 @@ def asked_of(config: Any) -> Asked:
         problems_per_epoch=data.problems_per_epoch,
         play=_built(PlaySettings, data.play),
         minibatches=data.minibatches_per_epoch,
-        max_in_flight=_built(Pace, data.pace).max_in_flight,
+        max_in_flight=pace.max_in_flight,
+        max_episode_s=pace.max_episode_s,
+        rank_timeout_s=data.rank_timeout_s,
         engine=dict(vars(_get(data.engine, "init_args"))),
         workers=_number(_get(_get(data.executor, "init_args"), "workers")),
         reference_folder=_text(model.reference_folder),

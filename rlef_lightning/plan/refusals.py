@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from rlef_lightning.checks import check_groups, check_precision, check_reload, check_strategy, check_training
+from rlef_lightning.checks import (
+    check_groups,
+    check_precision,
+    check_reload,
+    check_strategy,
+    check_training,
+    check_waiting,
+)
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.models.assembly import Wanted, check_context, check_options, check_wanted
 from rlef_lightning.plan.asked import Asked
@@ -28,6 +35,7 @@ def _checks(asked: Asked) -> Iterator[Callable[[], None]]:
     """In the order in which `fit` comes to them."""
     if asked.ranks > 1:
         yield partial(check_strategy, asked.strategy, sharded_over(asked), asked.ranks)
+        yield partial(check_waiting, asked.max_episode_s, asked.waits)
     yield partial(check_reload, asked.reload_every)
     yield partial(check_precision, asked.precision)
     wanted = Wanted(

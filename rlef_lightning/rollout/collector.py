@@ -88,6 +88,7 @@ class Collector:
         log: EpisodeLog | None = None,
         elsewhere: frozenset[Key] = frozenset(),
         check: Callable[[], None] | None = None,
+        donors: Sequence[Episode] = (),
     ) -> Collection:
         """Play `settings.samples_per_problem` episodes of each problem; the seed decides every draw.
 
@@ -101,6 +102,7 @@ class Collector:
                 is not, as other ranks may not be done.
             elsewhere: Episodes that are in other ranks' logs; they are not played, and not returned here.
             check: Called twice a second; what it raises ends the collection.
+            donors: For random feedback: episodes played by `donors_of(settings)`, one of each problem.
 
         Raises:
             ExecutorError, EngineError, RolloutError: more episodes were dropped than `Pace.max_dropped_share`
@@ -116,7 +118,7 @@ class Collector:
             await self._executor.start()
         began = time.perf_counter()
         if missing:
-            feedback = await self._feedback(problems, settings, seed, check)
+            feedback = self._feedback(problems, settings, donors)
             await self._play_all(missing, settings, feedback, ledger, share, check)
         return Collection(
             episodes=ledger.in_order(),
@@ -126,20 +128,14 @@ class Collector:
             restored_tokens=0 if log is None else response_tokens(log.restored.values()),
         )
 
-    async def _feedback(
-        self,
-        problems: Sequence[Problem],
-        settings: PlaySettings,
-        seed: int,
-        check: Callable[[], None] | None,
+    def _feedback(
+        self, problems: Sequence[Problem], settings: PlaySettings, donors: Sequence[Episode]
     ) -> FeedbackSource:
         if settings.feedback == "own":
             return OwnFeedback(self._prompts)
         if settings.feedback == "none":
             return NoFeedback(self._prompts)
-        single = replace(settings, feedback="own", turn_limit=1, samples_per_problem=1)
-        donors = await self.collect(problems, single, derive_seed(seed, "donors"), check=check)
-        return RandomFeedback(donors.episodes, {p.id: p for p in problems}, self._prompts)
+        return RandomFeedback(donors, {problem.id: problem for problem in problems}, self._prompts)
 
     async def _play_all(
         self,
@@ -175,6 +171,17 @@ class Collector:
         if share is None:
             return iter(seats), min(limit, len(seats))
         return (seat for _, seat in share.seats(seats)), share.in_flight(limit, len(seats))
+
+
+def donors_of(settings: PlaySettings) -> PlaySettings:
+    """How the donors of random feedback are played: one response to each problem, drawn as the others."""
+    return replace(settings, feedback="own", turn_limit=1, samples_per_problem=1)
+
+
+def with_donors(collection: Collection, donors: Collection) -> Collection:
+    """The collection, with the donors that were dropped among its own, under reasons of their own."""
+    lost = Counter({f"donor_{reason}": count for reason, count in donors.dropped.items()})
+    return replace(collection, dropped=collection.dropped + lost)
 
 
 def seats_of(problems: Sequence[Problem], samples_per_problem: int, seed: int) -> list[Seat]:

@@ -10,7 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 
-from rlef_lightning.dialogue import ChatFormat, Prompts, extract_code, render_first_message
+from rlef_lightning.dialogue import ChatFormat, Prompts, answer_in, extract_code, render_first_message
 from rlef_lightning.errors import DataError, EngineError
 from rlef_lightning.execution import Executor
 from rlef_lightning.generation import RequestFailed
@@ -86,7 +86,7 @@ async def _take_turn(prompt: tuple[int, ...], index: int, seat: Seat, table: Tab
     completion = await table.schedule.generate(prompt, table.settings.sampling, seed)
     _check_usable(completion, seat)
     response = table.chat.decode(completion.token_ids)
-    code = extract_code(response) if _may_be_read(completion, table.settings) else None
+    code = _code_in(response, completion, table.settings)
     report = None if code is None else await _judge(code, seat.problem, table, private=False)
     ended = report is not None and report.passed and table.settings.ends_on_pass
     told = not ended and index + 1 < table.settings.turn_limit
@@ -100,8 +100,11 @@ async def _take_turn(prompt: tuple[int, ...], index: int, seat: Seat, table: Tab
     )
 
 
-def _may_be_read(completion: Completion, settings: PlaySettings) -> bool:
-    return completion.finish_reason != "length" or settings.cut_responses == "read"
+def _code_in(response: str, completion: Completion, settings: PlaySettings) -> str | None:
+    if completion.finish_reason == "length" and settings.cut_responses != "read":
+        return None
+    answer = answer_in(response, settings.answer_after)
+    return None if answer is None else extract_code(answer)
 
 
 def _next_prompt(turn: Turn, table: Table) -> tuple[int, ...] | None:

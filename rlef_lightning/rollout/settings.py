@@ -29,6 +29,10 @@ class PlaySettings:
     cut_responses: CutResponses = "invalid"
     """A response that the length limit cut: "invalid": has no valid code, whatever stands in it; "read": its
     program counts if the block was closed."""
+    answer_after: str | None = None
+    """The program is looked for after the last of these marks, as "</think>"; a response without one has no
+    valid code. "": in the whole response. null: the same, but refused for a model that thinks, since what it
+    drafts in its thoughts is not its answer."""
     sampling: Sampling = field(default_factory=Sampling)
     """How responses are drawn."""
 
@@ -57,8 +61,9 @@ class Pace:
     max_dropped_share: float = 0.02
     """A collection in which more than this share of the episodes is dropped (sandbox failures, numbers that
     are not finite, requests that the engine gave up, episodes that do not end) stops the run."""
-    max_episode_s: float | None = 3600.0
-    """Seconds on the clock after which an episode is dropped, waiting included; null: never."""
+    max_episode_s: float | None = 1200.0
+    """Seconds on the clock after which an episode is dropped, waiting included; null: never. With several
+    ranks less than they wait for each other (data.rank_timeout_s, and the engine's)."""
     max_engine_silence_s: float | None = 600.0
     """Seconds of stepping without an answer to any request, in a single step, or in a weight sync or its
     proof, after which the engine counts as hung and the run ends; null: never."""

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from rlef_lightning.checks import check_counts, check_groups, check_trainer, check_training
+from rlef_lightning.checks import (
+    check_counts,
+    check_groups,
+    check_trainer,
+    check_training,
+    check_waiting,
+)
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.learning.objectives import GRPO, PPO
 from rlef_lightning.rollout import PlaySettings
@@ -83,3 +89,17 @@ def test_a_comparison_needs_something_to_compare_with() -> None:
         check_groups(PlaySettings(samples_per_problem=1), PPO(normalisation="group"))
     check_groups(PlaySettings(samples_per_problem=2), GRPO())
     check_groups(PlaySettings(samples_per_problem=1), PPO())
+
+
+def test_the_slowest_episode_is_dropped_before_other_ranks_give_up() -> None:
+    check_waiting(1200.0, {"data.rank_timeout_s": 1800.0})
+    for slowest, said in ((1800.0, "is 1800"), (None, "is null")):
+        with pytest.raises(
+            ConfigError, match=rf"max_episode_s {said}; .* less than data\.rank_timeout_s \(1800\)"
+        ):
+            check_waiting(slowest, {"data.rank_timeout_s": 1800.0})
+    engine = "data.engine.init_args.rank_timeout_s"
+    with pytest.raises(
+        ConfigError, match=rf"less than {engine} \(600\).* raise data.rank_timeout_s and {engine}"
+    ):
+        check_waiting(1200.0, {"data.rank_timeout_s": 1800.0, engine: 600.0})

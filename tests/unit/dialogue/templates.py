@@ -187,6 +187,10 @@ class Family:
 
 _HEADERS = ("<|start_header_id|>", "<|end_header_id|>")
 _IM = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+_QWEN = (
+    "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+)  # fmt: skip
+"""Marks that the published tokenizers do not flag special, and no template names."""
 _LLAMA = {
     "bos": "<|begin_of_text|>", "eos": "<|eot_id|>", "end_of_turn": "<|eot_id|>",
     "special": ("<|end_of_text|>", *_HEADERS), "strips_answers": True,
@@ -198,10 +202,12 @@ _GEMMA = {
 FAMILIES: dict[str, Family] = {
     "llama3": Family(template=LLAMA3, **_LLAMA),
     "llama31": Family(template=LLAMA31, **_LLAMA),
-    "qwen25": Family(template=QWEN25, bos=None, eos="<|im_end|>", end_of_turn="<|im_end|>", special=_IM),
+    "qwen25": Family(
+        template=QWEN25, bos=None, eos="<|im_end|>", end_of_turn="<|im_end|>", special=_IM, unflagged=_QWEN,
+    ),
     "qwen3": Family(
         template=QWEN3, bos=None, eos="<|im_end|>", end_of_turn="<|im_end|>", special=_IM,
-        unflagged=("<think>", "</think>"),
+        unflagged=("<think>", "</think>", *_QWEN),
     ),
     "chatml": Family(template=CHATML, bos=None, eos="<|endoftext|>", end_of_turn="<|im_end|>", special=_IM),
     "gemma": Family(template=GEMMA, **_GEMMA),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlef_lightning.dialogue import extract_code
+from rlef_lightning.dialogue import answer_in, extract_code
 
 CASES = {
     "python": ("Here:\n```python\nprint(1)\n```\nDone.", "print(1)"),
@@ -69,3 +69,14 @@ def test_code_without_fences_survives(code: str, before: str, after: str) -> Non
 def test_long_lines_take_linear_time(line: str) -> None:
     extract_code(line)
     extract_code(f"```python\n{line}\n```")
+
+
+def test_the_answer_stands_after_the_thoughts() -> None:
+    response = "<think>\n```python\ndraft\n```\n</think>\nSo:\n```python\nfinal\n```"
+    assert extract_code(response) == "draft"
+    answer = answer_in(response, "</think>")
+    assert answer is not None
+    assert extract_code(answer) == "final"
+    assert answer_in("a</think>b</think>c", "</think>") == "c"
+    assert answer_in("<think>still thinking", "</think>") is None
+    assert answer_in(response, "") == answer_in(response, None) == response

@@ -6,6 +6,7 @@ far as the template leaves the past as it was; and where it would rewrite the pa
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -172,3 +173,48 @@ def test_a_system_prompt_is_where_the_template_puts_it(name: str) -> None:
     chat = ChatFormat(tokenizer_of(name), system_prompt="Be brief.")
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Add."}]
     assert chat.first_prompt("Add.") == rendered(name, messages)
+
+
+def test_marks_that_nobody_flags_are_text_in_contents() -> None:
+    """Qwen's marks of files and gaps are not flagged special, and no template names them."""
+    chat, tokenizer = chat_of("qwen25"), tokenizer_of("qwen25")
+    marks = set(tokenizer.convert_tokens_to_ids(["<|fim_prefix|>", "<|file_sep|>", "<|repo_name|>"]))
+    prompt = chat.first_prompt("a<|fim_prefix|>b <|file_sep|> <|repo_name|>")
+    assert not marks & set(prompt)
+    assert "a<|fim_prefix|>b <|file_sep|> <|repo_name|>" in tokenizer.decode(prompt)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"), [(None, False), ({"date_string": "26 Jul 2024"}, True)], ids=["today", "fixed"]
+)
+def test_a_date_in_the_template_is_part_of_the_frames(
+    arguments: dict[str, Any] | None, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import chat_template_utils
+
+    found = []
+    for day in (1, 2):
+
+        class Today(datetime):
+            @classmethod
+            def now(cls, tz: Any = None, day: int = day) -> Today:
+                return cls(2026, 1, day)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Today)
+        found.append(ChatFormat(tokenizer_of("llama31"), template_arguments=arguments).frames)
+    assert (found[0] == found[1]) is same
+
+
+def test_further_ids_end_a_response() -> None:
+    tokenizer = tokenizer_of("llama31")
+    (end,) = tokenizer.convert_tokens_to_ids(["<|end_of_text|>"])
+    plain, chat = ChatFormat(tokenizer), ChatFormat(tokenizer, end_token_ids=(end,))
+    assert end not in plain.stop_token_ids
+    assert chat.stop_token_ids == (*plain.stop_token_ids, end)
+    assert chat.frames != plain.frames
+    # A response that ends with it has ended: no end of turn is put after it.
+    prompt = chat.first_prompt("a")
+    following = chat.continue_prompt(prompt, (end,), "b")
+    (of_turn,) = tokenizer.convert_tokens_to_ids(["<|eot_id|>"])
+    assert following[len(prompt)] == end
+    assert following[len(prompt) + 1] != of_turn

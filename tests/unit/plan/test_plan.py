@@ -66,6 +66,8 @@ ASKED = Asked(
     play=PlaySettings(sampling=Sampling(max_response_tokens=2048)),
     minibatches=4,
     max_in_flight=64,
+    max_episode_s=1200.0,
+    rank_timeout_s=1800.0,
     engine={
         "dtype": "bfloat16",
         "max_context_tokens": 8192,

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from rlef_lightning.dialogue import Prompts
 from rlef_lightning.rollout import Collection, Collector, Pace, PlaySettings
+from rlef_lightning.rollout.collector import donors_of
+from rlef_lightning.rollout.play import derive_seed
 from rlef_lightning.types import Episode, Sampling
 
 from .doubles import ScriptedEngine, ScriptedExecutor, chat_format, dialogues, problem
@@ -46,10 +48,16 @@ def collect(
     seed: int = 0,
     progress: Any = None,
 ) -> Collection:
-    """Play the named problems."""
-    collector = collector_of(engine, executor or ScriptedExecutor(), pace)
+    """Play the named problems, for random feedback their donors first."""
+    collector, settings = (
+        collector_of(engine, executor or ScriptedExecutor(), pace),
+        settings or PlaySettings(),
+    )
     problems = [problem(name) for name in names]
-    return run(collector.collect(problems, settings or PlaySettings(), seed, progress))
+    donors: tuple[Episode, ...] = ()
+    if settings.feedback == "random":
+        donors = run(collector.collect(problems, donors_of(settings), derive_seed(seed, "donors"))).episodes
+    return run(collector.collect(problems, settings, seed, progress, donors=donors))
 
 
 def play_one(

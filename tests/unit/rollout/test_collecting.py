@@ -26,6 +26,7 @@ class CapableEngine(ScriptedEngine):
     """Fulfils SharedEngine and SleepingEngine; notes in which order it is used."""
 
     ranks_per_engine = 1
+    rank_timeout_s = 60.0
 
     def __init__(self, script: Any) -> None:
         super().__init__(script)

@@ -148,3 +148,24 @@ def test_endings_are_counted() -> None:
     assert found["cut_responses"] == 0.5
     names = ("turn_limit", "context_limit", "public_tests_passed")
     assert [found[f"ended/{name}"] for name in names] == [pytest.approx(1 / 3)] * 3
+
+
+# ---- thoughts ------------------------------------------------------------------------------------------
+
+DRAFT = f"<think>\n{program('wrong')}\n</think>\n{program('right')}"
+
+
+@pytest.mark.parametrize(
+    ("mark", "answer", "solved"),
+    [
+        ("</think>", DRAFT, True),
+        (None, DRAFT, False),
+        ("", DRAFT, False),
+        ("</think>", f"<think>{program('right')}", False),  # it never came to an answer
+    ],
+)
+def test_the_program_is_looked_for_after_the_thoughts(mark: str | None, answer: str, solved: bool) -> None:
+    collection, _ = played(PlaySettings(answer_after=mark), answer)
+    assert {episode.solved for episode in collection.episodes} == {solved}
+    codes = {turn.code for episode in collection.episodes for turn in episode.turns}
+    assert codes == ({None} if answer != DRAFT else {"right"} if solved else {"wrong"})

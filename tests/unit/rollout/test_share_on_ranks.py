@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 
 from rlef_lightning.collecting import collect
+from rlef_lightning.datamodule import RolloutDataModule
 from rlef_lightning.errors import EngineError, ExecutorError, RankError
+from rlef_lightning.generation import VLLMEngine
 from rlef_lightning.ranks import Ranks
 from rlef_lightning.rollout import Pace, PlaySettings
 from tests.two_ranks import on_two_ranks
@@ -99,3 +102,33 @@ def one_engine_fails(rank: int) -> None:
 
 def test_an_engine_that_fails_ends_the_other_rank_soon() -> None:
     on_two_ranks(one_engine_fails)
+
+
+def one_program_never_ends(rank: int) -> None:
+    """The ratio of the defaults: an episode may last for two thirds of the time that ranks wait."""
+    ranks, pace = Ranks(9.0), Pace(max_in_flight=6, max_dropped_share=0.2, max_episode_s=6.0)
+    script = dialogues({name: [program(f"right {name}")] for name in NAMES})
+
+    async def hang(code: str) -> None:
+        if code == "right p3":
+            await asyncio.sleep(3600)
+
+    def play(share: Any, elsewhere: Any) -> Any:
+        collector = collector_of(ScriptedEngine(script), ScriptedExecutor(hang), pace)
+        return run(collector.collect(PROBLEMS, PlaySettings(), 5, share=share))
+
+    whole = collect(play, ranks, ScriptedEngine(script), PROBLEMS, PlaySettings(), pace)
+    assert dict(whole.dropped) == {"time_limit": 1}
+    assert len(whole.episodes) == 29
+
+
+def test_an_episode_that_never_ends_is_dropped_before_others_give_up() -> None:
+    on_two_ranks(one_program_never_ends)
+
+
+def test_defaults_let_the_slowest_episode_be_dropped() -> None:
+    data = inspect.signature(RolloutDataModule).parameters["rank_timeout_s"].default
+    engine = inspect.signature(VLLMEngine).parameters["rank_timeout_s"].default
+    slowest = Pace().max_episode_s
+    assert slowest is not None
+    assert slowest < min(data, engine)
