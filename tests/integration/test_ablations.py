@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rlef_lightning.rollout.store import read_episodes
+
 from .commands import ROOT, SMALL, curve, succeed
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,14 @@ def test_an_ablation_trains(name: str, fewest_turns: float, most_turns: float, t
         assert fewest_turns <= row[f"{split}/mean_turns"] <= most_turns
         assert 0.0 <= row[f"{split}/ended/turn_limit"] <= 1.0
     assert row["train/parity"] <= 1e-4
+    donors = sorted((tmp_path / "runs/tiny/episodes").glob("*-donors-*"))
+    assert [path.name.rpartition("-donors-")[0] for path in donors] == (
+        ["train", "validation"] if name == "random_feedback" else []
+    )
+    for path in donors:  # one response to each problem
+        episodes = list(read_episodes(path))
+        assert len({episode.problem_id for episode in episodes}) == len(episodes) > 1
+        assert {len(episode.turns) for episode in episodes} == {1}
     if name == "no_feedback":
         assert row["train/ended/public_tests_passed"] == 0.0
 

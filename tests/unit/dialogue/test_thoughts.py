@@ -17,7 +17,7 @@ THINKING = PlaySettings(answer_after="</think>")
 def test_drafts_in_thoughts_are_not_taken_for_answers() -> None:
     tokenizer = family_tokenizer("qwen3")
     chat = ChatFormat(tokenizer)
-    with pytest.raises(ConfigError, match=r"answer_after is null, .* enable_thinking: false"):
+    with pytest.raises(ConfigError, match=r"answer_after is null, .*enable_thinking: false"):
         check_answers(PlaySettings(), chat)
     check_answers(THINKING, chat)
     check_answers(PlaySettings(answer_after=""), chat)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from rlef_lightning.errors import ConfigError
 from rlef_lightning.rollout import Collection, Pace, PlaySettings
+from rlef_lightning.rollout.collector import donors_of, with_donors
 
-from .doubles import ScriptedEngine, always, dialogues, program
-from .playing import collect
+from .doubles import ScriptedEngine, ScriptedExecutor, always, dialogues, problem, program
+from .playing import collect, collector_of, run
 
 NAMES = tuple(f"p{i}" for i in range(5))
 RANDOM = PlaySettings(feedback="random", samples_per_problem=6)
@@ -94,3 +97,19 @@ def test_dropped_donors_count_against_the_share() -> None:
     script = dialogues(WRONG | {"p0": [program("break")]})
     with pytest.raises(ExecutorError, match="1 of 5"):
         collect(ScriptedEngine(script), NAMES, settings=RANDOM, pace=Pace(max_dropped_share=0.1))
+
+
+def test_donors_that_are_lost_are_counted_apart() -> None:
+    script = dialogues(WRONG | {"p0": [program("break")]})
+    pace = Pace(max_dropped_share=0.5)
+    engine = ScriptedEngine(script)
+    donors = collect(engine, NAMES, settings=donors_of(RANDOM), pace=pace)
+    assert (len(donors.episodes), dict(donors.dropped)) == (4, {"executor": 1})
+    whole = collect(ScriptedEngine(dialogues(WRONG)), NAMES, settings=RANDOM)
+    assert with_donors(whole, donors) == replace(whole, dropped=Counter({"donor_executor": 1}))
+
+
+def test_random_feedback_needs_donors() -> None:
+    collector = collector_of(ScriptedEngine(dialogues(WRONG)), ScriptedExecutor())
+    with pytest.raises(ConfigError, match="at least 2 problems, found 0"):
+        run(collector.collect([problem(name) for name in NAMES], RANDOM, 0))
