@@ -1,20 +1,22 @@
 """Episodes -> CPU seconds of the collector alone, over an engine and an executor that cost nothing.
 
-Everything but sampling and execution: tokenising, taking out the code, feedback, bookkeeping, the event
-loop. The two stand-ins' own work is counted with it.
+Everything but sampling and execution: tokenising, taking out the code, feedback, bookkeeping, the event loop,
+and the episodes' way into the store. The two stand-ins' own work is counted with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from rlef_lightning.dialogue import ChatFormat, Prompts
-from rlef_lightning.rollout import Collector, Pace, PlaySettings
+from rlef_lightning.rollout import Collector, EpisodeLog, Pace, PlaySettings, Store
+from rlef_lightning.rollout.store import Origin, Writer
 from rlef_lightning.types import (
     Completion,
     Limits,
@@ -116,6 +118,12 @@ def long_problems(chat: ChatFormat, prompt_tokens: int, count: int) -> list[Prob
     ]
 
 
+def fresh_log(folder: str) -> EpisodeLog:
+    """Of a collection that nobody has begun; episodes are written to it as in a run."""
+    origin = Origin(collection="train", epoch=0, seed=0, weights="", settings="", problems="")
+    return EpisodeLog(Store(folder=folder), origin, Writer())
+
+
 async def cpu_s_per_turn(
     chat: ChatFormat, response_ids: Sequence[int], prompt_tokens: int, episodes: int
 ) -> float:
@@ -129,8 +137,9 @@ async def cpu_s_per_turn(
         Pace(),
     )
     settings = PlaySettings(turn_limit=3)
-    gc.collect()
-    began = time.process_time()
-    collection = await collector.collect(problems, settings, 0)
-    spent = time.process_time() - began
+    with tempfile.TemporaryDirectory() as folder, fresh_log(folder) as log:
+        gc.collect()
+        began = time.process_time()
+        collection = await collector.collect(problems, settings, 0, log=log)
+        spent = time.process_time() - began
     return spent / sum(len(episode.turns) for episode in collection.episodes)

@@ -118,9 +118,10 @@ class Bench:
             turn_limit=3, samples_per_problem=samples, sampling=sampling, cut_responses="read"
         )
         self.fresh()
-        began = time.process_time()
-        found = await collector.collect(problems, settings, 0)
-        cpu_s = time.process_time() - began
+        with tempfile.TemporaryDirectory() as folder, collector_cost.fresh_log(folder) as log:
+            began = time.process_time()
+            found = await collector.collect(problems, settings, 0, log=log)
+            cpu_s = time.process_time() - began
         turns = [turn for episode in found.episodes for turn in episode.turns]
         programs = sum(turn.code is not None for turn in turns)
         return {
