@@ -7,12 +7,13 @@ both of its sides, because the speed of a machine that does other things drifts.
     subprocess_runs_per_s      the same program as `python -c`, as many at a time
     base_subprocess_runs_per_s the same with the interpreter that the virtual environment was made of, which
                                starts faster than the environment's; outside of one, it is the same one
+    system_subprocess_runs_per_s  the same with /usr/bin/python3; null where there is none
     isolated_runs_per_s        the same as `python -I -S -c`, the fastest start of an interpreter
     nsjail_per_run_runs_per_s  the same as `nsjail ... python -c`; null without nsjail on PATH
     overhead_ms_median         one `judge` of one test, nothing else under way, minus the program's own time
     fork_ms_median             os.fork + immediate end + wait, in a process that is a copy of the warm runner
     vs_...                     runs_per_s over each of these rates: `vs_subprocess`, `vs_base_subprocess`,
-                               `vs_isolated`, `vs_nsjail_per_run`
+                               `vs_system_subprocess`, `vs_isolated`, `vs_nsjail_per_run`
     growth                     runs per second with 4 times as many runs queued, over those with 1 times
 
 The program's own time is what it measures itself between its first statement and its last: the fork, the
@@ -113,15 +114,17 @@ async def one_round(executor: Executor, workers: int, runs: int) -> dict[str, fl
     rate = await warm_runs_per_s(executor, runs)
     found["runs_per_s_at_4x"] = await warm_runs_per_s(executor, 4 * runs)
     found["runs_per_s"] = (rate + await warm_runs_per_s(executor, runs)) / 2
+    system = plain.system_python()
     commands = {
         "subprocess_runs_per_s": plain.python_command(SMALL),
         "base_subprocess_runs_per_s": plain.python_command(SMALL, python=plain.base_python()),
+        "system_subprocess_runs_per_s": system and plain.python_command(SMALL, python=system),
         "isolated_runs_per_s": plain.python_command(SMALL, "-I", "-S"),
         "nsjail_per_run_runs_per_s": plain.nsjail_command(SMALL),
     }
     stdin, expected = SMALL_TEST.stdin.encode(), SMALL_TEST.expected_stdout.encode()
     for name, command in commands.items():
-        if command is not None:
+        if command:
             found[name] = await asyncio.to_thread(
                 plain.runs_per_s, command, stdin, expected, runs=max(1, runs // 4), at_once=workers
             )
@@ -139,14 +142,15 @@ def summarise(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
             return None
         return round(statistics.median(one[over] / one[under] for one in rounds), 3)
 
-    rates = ("runs_per_s", "subprocess_runs_per_s", "base_subprocess_runs_per_s", "isolated_runs_per_s",
-             "nsjail_per_run_runs_per_s")  # fmt: skip
+    rates = ("runs_per_s", "subprocess_runs_per_s", "base_subprocess_runs_per_s",
+             "system_subprocess_runs_per_s", "isolated_runs_per_s", "nsjail_per_run_runs_per_s")  # fmt: skip
     times = ("overhead_ms", "beyond_cpu_ms", "judge_ms", "fork_ms")
     return {
         **{name: median(name) for name in rates},
         **{f"{name}_median": median(name) for name in times},
         "vs_subprocess": ratio("runs_per_s", "subprocess_runs_per_s"),
         "vs_base_subprocess": ratio("runs_per_s", "base_subprocess_runs_per_s"),
+        "vs_system_subprocess": ratio("runs_per_s", "system_subprocess_runs_per_s"),
         "vs_isolated": ratio("runs_per_s", "isolated_runs_per_s"),
         "vs_nsjail_per_run": ratio("runs_per_s", "nsjail_per_run_runs_per_s"),
         "overhead_over_fork": ratio("overhead_ms", "fork_ms"),

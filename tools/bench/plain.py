@@ -13,6 +13,8 @@ from pathlib import Path
 SHOWN = ("/usr", "/lib", "/lib64", "/bin")
 """What a jail shows of the machine, next to the interpreter's own folders."""
 
+SYSTEM_PYTHON = "/usr/bin/python3"
+
 
 def python_command(code: str, *options: str, python: str = sys.executable) -> list[str]:
     """A fresh interpreter; by default the one of the executor's programs."""
@@ -25,6 +27,11 @@ def base_python() -> str:
     It starts faster, as it looks for no pyvenv.cfg and reads no site-packages of the environment.
     """
     return getattr(sys, "_base_executable", None) or sys.executable
+
+
+def system_python() -> str | None:
+    """The distribution's interpreter, which may start faster than one that was built by hand; None: none."""
+    return SYSTEM_PYTHON if Path(SYSTEM_PYTHON).exists() else None
 
 
 def nsjail_command(code: str) -> list[str] | None:
