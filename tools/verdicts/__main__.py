@@ -15,41 +15,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlef_lightning.errors import DataError
-from rlef_lightning.execution import Executor
 from tools.prepare.files import DEFAULT_EXECUTOR, VALUE_CHARS, make_executor, run_tool
 from tools.verdicts.cases import AT_ONCE, Judged, Suite, judge_suite
-from tools.verdicts.contests import codecontests, kattis
-from tools.verdicts.functions import evalplus, humanevalpack, quixbugs
-
-_PLAIN: dict[str, Callable[[Path], Suite]] = {
-    "codecontests_dev.parquet": codecontests,
-    "judged.jsonl.gz": kattis,
-    "quixbugs_python.jsonl.gz": quixbugs,
-}
-_MBPP, _HUMANEVAL, _PACK = "MbppPlus.jsonl.gz", "HumanEvalPlus.jsonl.gz", "humanevalpack.jsonl.gz"
-FILES = (*_PLAIN, _MBPP, _HUMANEVAL, _PACK)
-"""The tests of _PACK are those of _HUMANEVAL: without that file it is not judged."""
-
-
-async def suites(files: Sequence[Path], executor: Executor, max_plus: int | None) -> AsyncIterator[Suite]:
-    """The suite of every file, one after the other: some are made by running programs."""
-    paths = {path.name: path for path in files}
-    for name, read in _PLAIN.items():
-        if name in paths:
-            yield read(paths[name])
-    if _MBPP in paths:
-        yield (await evalplus(paths[_MBPP], "MBPP+", executor, max_plus))[0]
-    if _HUMANEVAL in paths:
-        suite, problems = await evalplus(paths[_HUMANEVAL], "HumanEval+", executor, max_plus)
-        yield suite
-        if _PACK in paths:
-            yield humanevalpack(paths[_PACK], problems)
+from tools.verdicts.suites import FILES, suites
 
 
 async def judge_all(arguments: argparse.Namespace) -> dict[str, Any]:

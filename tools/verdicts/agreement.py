@@ -2,6 +2,9 @@
 
     python -m tools.verdicts.agreement --data ../shared/data [--repeats 20] [--load 4] [--json]
 
+The programs are those of the report (python -m tools.verdicts), each so many-th of each file; of HumanEval+
+and MBPP+ with the base inputs and one plus input.
+
 A sample of labelled programs, and one program for each verdict, are judged on all their tests (at most
 --tests of them), --repeats times on each backend that is installed, and as often beside --load processes
 that never rest. Every test of a program must have the same verdict each time, and the first failure of a
@@ -30,13 +33,12 @@ from typing import Any
 from rlef_lightning.execution import Executor
 from rlef_lightning.types import Limits, OutputRule, TestCase, Verdict
 from tools.prepare.files import VALUE_CHARS, make_executor, run_tool
-from tools.verdicts.cases import AT_ONCE, WALL_S, Case, Suite
-from tools.verdicts.contests import codecontests
-from tools.verdicts.functions import quixbugs
+from tools.verdicts.cases import AT_ONCE, WALL_S, Case
+from tools.verdicts.suites import FILES, suites
 
 BACKENDS = {"Subprocess": "", "Nsjail": "nsjail", "Bubblewrap": "bwrap", "Firejail": "firejail"}
 """Class names without their ending, and the program that each needs."""
-_FILES = {"codecontests_dev.parquet": codecontests, "quixbugs_python.jsonl.gz": quixbugs}
+PLUS_TESTS = 1
 _ONE_OF_EACH = {
     Verdict.ACCEPTED: "print(7)",
     Verdict.WRONG_ANSWER: "print(8)",
@@ -61,11 +63,14 @@ def one_of_each() -> list[Case]:
     ]  # fmt: skip
 
 
-def sample(folder: Path, every: int, tests: int) -> list[Case]:
-    """Each so many-th program of the folder's files, right and wrong ones, with its first tests."""
-    suites: list[Suite] = [read(folder / name) for name, read in _FILES.items() if (folder / name).exists()]
+async def sample(folder: Path, every: int, tests: int, executor: Executor) -> list[Case]:
+    """Each so many-th program of the folder's files, right and wrong ones, with its first tests.
+
+    The executor computes the expected values of HumanEval+ and MBPP+.
+    """
+    files = [path for path in (folder / name for name in FILES) if path.exists()]
     cases = []
-    for suite in suites:
+    async for suite in suites(files, executor, PLUS_TESTS):
         for good in (True, False):
             some = [case for case in suite.cases if case.good is good][::every]
             cases += [cut(case, tests, excused=case.name in suite.exceptions) for case in some]
@@ -124,7 +129,7 @@ def unexpected(cases: Sequence[Case], found: dict[Key, Verdict]) -> Iterator[Key
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole report."""
-    cases = sample(arguments.data, arguments.every, arguments.tests)
+    cases: list[Case] = []
     seen: dict[Key, Counter[str]] = defaultdict(Counter)
     against: dict[Key, Counter[str]] = defaultdict(Counter)
     rows: list[dict[str, Any]] = []
@@ -133,6 +138,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         executor = make_executor(class_path, arguments.workers, VALUE_CHARS)
         try:
             await executor.start()
+            cases = cases or await sample(arguments.data, arguments.every, arguments.tests, executor)
             for load in (0, arguments.load):
                 began = time.monotonic()
                 with busy(load):
