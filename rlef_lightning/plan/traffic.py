@@ -44,7 +44,7 @@ def traffic(asked: Asked, shapes: Shapes, plan: Batches, lengths: Lengths) -> Tr
     return Traffic(
         gather_per_step=2.0 * packs * compute * trained * part,
         reduce_per_step=4.0 * packs * moved * part,
-        gather_for_scoring=packs * asked.minibatches * scored * part,
+        gather_for_scoring=plan.packs_for_scoring * scored * part,
         sync_per_epoch=base * shapes.policy.weights * part,
         engine_per_epoch=_within_engine(asked, shapes, lengths),
     )
