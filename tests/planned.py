@@ -47,10 +47,10 @@ ASKED = Asked(
 )
 
 
-def small_folder(path: Path, layers: int) -> str:
+def small_folder(path: Path, layers: int, *, tied: bool = False) -> str:
     config = LlamaConfig(
         vocab_size=61, hidden_size=24, intermediate_size=37, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=2, tie_word_embeddings=tied,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(path)
     return str(path)

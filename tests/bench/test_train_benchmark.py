@@ -95,7 +95,7 @@ def test_chunks_and_full_logits_say_the_same() -> None:
 def test_operations_by_hand() -> None:
     # Two layers of 10 weights, an output layer of 7 x 4, one head of 5; 6 tokens of which 2 are responses.
     size = {"weights": 100, "shard": 100, "trained": 100, "trained_weights": 100}
-    network = Network(**size, layer=10, embeddings=28, root=28)
+    network = Network(**size, layer=10, embeddings=28, root=28, root_shard=28, root_trained=28)
     sizes = Shapes(
         policy=network, reference=network, value=NOTHING, layers=2, hidden=4, intermediate=8, heads=1,
         key_value_heads=1, head_size=5, vocabulary=7, context=9,

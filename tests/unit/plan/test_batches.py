@@ -43,10 +43,10 @@ def test_episodes_are_not_divided(ranks: int, tokens: float, packs: int, for_sco
 def test_packs_are_those_of_training() -> None:
     asked = replace(ASKED, devices=3, problems_per_epoch=31, minibatches=4, pack_tokens=20)
     one = TrainingSample(
-        token_ids=(1,) * 8, spans=(TurnSpan(start=7, stop=8, advantage=0.0, value=0.0, value_target=0.0),),
+        token_ids=(1,) * 11, spans=(TurnSpan(start=10, stop=11, advantage=0.0, value=0.0, value_target=0.0),),
         behaviour_logprobs=(0.0,), policy_logprobs=(0.0,), reference_logprobs=(),
     )  # fmt: skip
     steps = [make_minibatches([one] * 31, 4, 20, seed=0, rank=rank, ranks=3) for rank in range(3)]
     most = max(len(step.packs) for rank in steps for step in rank)
-    plan = batches(asked, Lengths(prompt=8.0, response=0.0, feedback=0.0, turns=1.0))
-    assert plan.packs_per_rank == most == 2  # of 8 in a step 3, 3 and 2, in packs of 2
+    plan = batches(asked, Lengths(prompt=11.0, response=0.0, feedback=0.0, turns=1.0))
+    assert plan.packs_per_rank == most == 3  # of 8 in a step 3, 3 and 2, a pack each
