@@ -248,8 +248,26 @@ def test_adapters_train_a_little_and_need_no_reference(eight: Shapes) -> None:
 def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
     plain = memory(ASKED, eight, H100)
     moved = memory(replace(ASKED, offload_reference=True), eight, H100)
-    assert sum(moved.host.values()) == 2 * eight.policy.shard
-    assert plain.total("updating") - moved.total("updating") == sum(moved.host.values())
+    assert moved.host["reference"] == 2 * eight.policy.shard
+    assert plain.total("updating") - moved.total("updating") == moved.host["reference"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_a_weight"),
+    [
+        ({}, 12),  # itself and two averages, in float32
+        ({"async_checkpoints": True}, 12),
+        ({"offload_optimizer": True}, 4),  # its averages are there
+        ({"offload_optimizer": True, "async_checkpoints": True}, 12),  # they change while it is written
+        ({"distributed_checkpoint": False}, 0),
+    ],
+)
+def test_the_host_has_room_for_a_checkpoint(
+    eight: Shapes, changes: dict[str, Any], bytes_a_weight: int
+) -> None:
+    held = memory(replace(ASKED, **changes), eight, H100)
+    trained = eight.policy.shard + eight.value.shard
+    assert held.host.get("copy of a checkpoint", 0) == bytes_a_weight * trained
 
 
 def test_averages_in_the_host(eight: Shapes) -> None:
