@@ -97,7 +97,7 @@ def _room(asked: Asked, shapes: Shapes, bytes_of: Memory, hardware: Hardware) ->
         yield (
             f"each GPU's part of the host holds {host / GIB:.0f} GiB of "
             f"{hardware.host_memory_bytes / GIB:.0f}; switch off model.offload_reference or "
-            "model.offload_optimizer"
+            "model.offload_optimizer, or use more GPUs (trainer.num_nodes)"
         )
     share = float(asked.engine.get("gpu_memory_utilization", 0.5)) * hardware.memory_bytes
     if (weights := engine_weight_bytes(asked, shapes)) >= share:

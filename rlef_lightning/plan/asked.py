@@ -45,6 +45,7 @@ class Asked:
     lora: Lora | None = None
     """Adapters of the policy, which the reference is then without."""
     offload_optimizer: bool = False
+    async_checkpoints: bool = False
     value_network: str = "own"
     """Or "shared": a head on the policy's trunk."""
     precision: str | int = "32-true"
@@ -127,6 +128,7 @@ def asked_of(config: Any) -> Asked:
         value_folder=_text(model.value_folder),
         lora=_built(Lora | None, model.lora),
         offload_optimizer=model.offload_optimizer,
+        async_checkpoints=bool(_get(options, "async_checkpoints")),
         value_network=model.value_network,
         precision="32-true" if trainer.precision is None else trainer.precision,
     )

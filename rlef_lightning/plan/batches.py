@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlef_lightning.learning.minibatches import balanced
+from rlef_lightning.learning.packing import pack
+from rlef_lightning.learning.samples import TokenSequence
 from rlef_lightning.plan.asked import Asked
 
 
@@ -51,7 +54,10 @@ class Batches:
     """Episodes of one mini-batch, over all ranks."""
     sequences_per_rank: float
     packs_per_rank: int
-    """Passes of a rank through each network for one mini-batch, at the assumed lengths."""
+    """Passes of each rank through each network for the largest mini-batch, of sequences of the mean length:
+    the packs of the rank that has the most, with which the others keep step."""
+    packs_for_scoring: int
+    """Passes of each rank for an epoch's scoring, likewise."""
     steps_per_epoch: int
     epochs: int | None
     steps: int | None
@@ -68,8 +74,30 @@ def batches(asked: Asked, lengths: Lengths) -> Batches:
         most_responses=asked.episodes * asked.play.turn_limit,
         sequences_per_step=per_step,
         sequences_per_rank=per_rank,
-        packs_per_rank=max(1, math.ceil(per_rank * lengths.sequence / asked.pack_tokens)),
+        packs_per_rank=_packs_per_rank(asked, lengths),
+        packs_for_scoring=math.ceil(
+            len(pack(_alike(asked, lengths, asked.episodes), asked.pack_tokens)) / asked.ranks
+        ),
         steps_per_epoch=asked.minibatches,
         epochs=epochs,
         steps=None if epochs is None else epochs * asked.minibatches,
     )
+
+
+def _packs_per_rank(asked: Asked, lengths: Lengths) -> int:
+    """As make_minibatches divides and packs; of its mini-batches the largest has a rounded up number."""
+    sequences = _alike(asked, lengths, math.ceil(asked.episodes / asked.minibatches))
+    shares = balanced([len(one.token_ids) for one in sequences], asked.ranks)
+    return max(len(pack([sequences[i] for i in share], asked.pack_tokens)) for share in shares)
+
+
+def _packs_for_scoring(asked: Asked, lengths: Lengths) -> int:
+    """Of the packs of all episodes each rank takes every so-many-th."""
+    packs = pack(_alike(asked, lengths, asked.episodes), asked.pack_tokens)
+    return math.ceil(len(packs) / asked.ranks)
+
+
+def _alike(asked: Asked, lengths: Lengths, count: int) -> list[TokenSequence]:
+    """So many of the mean length. A longer one than a pack is refused elsewhere; here it fills one."""
+    tokens = min(math.ceil(lengths.sequence), asked.pack_tokens)
+    return [TokenSequence(token_ids=(0,) * tokens, spans=())] * count

@@ -73,8 +73,9 @@ def assumptions(hardware: Hardware) -> list[str]:
         f"{NETWORK_SHARE:g} (links)",
         f"{RESERVED_BYTES / GIB:g} GiB of each GPU for CUDA, NCCL and the allocator; activations of a "
         "Llama-like layer",
-        "programs run while others are sampled, and cost no time; set the lengths with --prompt-tokens and "
-        "the like",
+        "all episodes have the mean length, and as many share a pack as fit whole; set the lengths with "
+        "--prompt-tokens and the like",
+        "programs run while others are sampled, and cost no time",
     ]
 
 

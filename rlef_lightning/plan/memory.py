@@ -28,7 +28,8 @@ class Memory:
     scoring: Items
     updating: Items
     host: Items
-    """Of the host, for one GPU; a distributed checkpoint is written from there."""
+    """Of the host, for one GPU; a distributed checkpoint is written from there, while the run goes on with
+    async_checkpoints."""
 
     def total(self, phase: str) -> float:
         """Of one phase."""
@@ -88,7 +89,15 @@ def _resting(asked: Asked, shapes: Shapes) -> tuple[Items, Items]:
     if asked.lora is None:
         place = host if asked.offload_reference else device
         place["reference"] = float(BYTES[asked.reference_dtype] * shapes.reference.shard)
+    if asked.distributed_checkpoint:
+        host["copy of a checkpoint"] = _copied(asked) * trained
     return device, host
+
+
+def _copied(asked: Asked) -> float:
+    """Bytes a trained weight: itself and its averages; those that lie in the host are copied only where they
+    may change while they are written."""
+    return 4.0 if asked.offload_optimizer and not asked.async_checkpoints else 12.0
 
 
 def _gathered(network: Network, size: int) -> float:

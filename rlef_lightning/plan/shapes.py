@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ class Network:
     """Gathered by themselves; 0 where they are the output layer, too."""
     root: int
     """Of what stays gathered during a pass: the output layer, the last norm."""
+    root_shard: int
+    """Of it on rank 0."""
+    root_trained: int
+    """Of that shard: all of it, or what is trained beside LoRA: a value head."""
     trained: int
     """Of the shard: all of it, or what LoRA trains."""
     trained_weights: int
@@ -55,7 +60,10 @@ class Network:
         return self.weights - self.adapters * self.layers
 
 
-NOTHING = Network(weights=0, shard=0, layer=0, embeddings=0, root=0, trained=0, trained_weights=0)
+NOTHING = Network(
+    weights=0, shard=0, layer=0, embeddings=0, root=0, root_shard=0, root_trained=0, trained=0,
+    trained_weights=0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +148,20 @@ def measured(network: nn.Module, model: Any, mesh: DeviceMesh) -> Network:
     adapters = sum(w.numel() for n, w in decoder_layers(model)[0].named_parameters() if is_adapter(n))
     trained_weights = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     repeated = merge_layers(model)
+    apart = separate_parts(model)  # before they are sharded, which gives layers another name
     shard(network, model, mesh)
     if not isinstance(network, FSDPModule):
         raise ConfigError(f"{type(model).__name__} could not be sharded")
+    root = partial(held_by_root, network, apart)
     return Network(
         weights=total,
         shard=held(network, repeated),
         layer=max(layers),
         embeddings=parts - sum(layers),
         root=total - parts,
-        trained=held(network, repeated, lambda weight: weight.requires_grad),
+        root_shard=root(),
+        root_trained=root(trains),
+        trained=held(network, repeated, trains),
         trained_weights=trained_weights,
         adapters=adapters,
         layers=len(layers),
@@ -188,6 +200,20 @@ def held(
         return sum(local_part(weight)[0].numel() for weight in module.parameters() if counts(weight))
 
     return own(network) + sum(times * own(layer) for layer, times in repeated)
+
+
+def held_by_root(
+    network: nn.Module,
+    apart: Sequence[nn.Module],
+    counts: Callable[[nn.Parameter], bool] = lambda weight: True,
+) -> int:
+    """The same of what is in none of the parts that are gathered by themselves."""
+    return held(network, counts=counts) - sum(held(part, counts=counts) for part in apart)
+
+
+def trains(weight: nn.Parameter) -> bool:
+    """Not frozen."""
+    return weight.requires_grad
 
 
 def size_of(module: nn.Module) -> int:

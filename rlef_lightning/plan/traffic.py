@@ -1,6 +1,7 @@
 """Shapes, batches -> bytes that each GPU moves, and seconds of each phase from stated figures.
 
-Ring collectives: a gathering of B bytes over n ranks brings B (n - 1) / n to each, a sum twice that.
+Ring collectives: a gathering of B bytes over n ranks brings B (n - 1) / n to each, so does a sum of which
+each keeps a part; a sum that all keep brings twice that. FSDP2 fills all shards up to the size of rank 0's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from rlef_lightning.plan.asked import Asked
 from rlef_lightning.plan.batches import Batches, Lengths
 from rlef_lightning.plan.hardware import COMPUTE_SHARE, MEMORY_SHARE, NETWORK_SHARE, Hardware
 from rlef_lightning.plan.memory import BYTES, cache_bytes_per_token, cached_tokens, engine_weight_bytes
-from rlef_lightning.plan.shapes import Shapes
+from rlef_lightning.plan.shapes import Network, Shapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +20,13 @@ class Traffic:
     """Bytes that one GPU receives."""
 
     gather_per_step: float
-    """All-gathers of an optimizer step: each network forwards and backwards, for every pack."""
+    """All-gathers of an optimizer step: for every pack each part of the networks forwards and backwards, and
+    the root, which stays whole in between, once."""
     reduce_per_step: float
     """Reduce-scatters of gradients, for every pack."""
     gather_for_scoring: float
-    """All-gathers of an epoch's scoring: three networks, forwards, for every pack."""
+    """All-gathers of an epoch's scoring: three networks, forwards, for every pack; their roots once. With
+    LoRA the policy twice in the place of policy and reference."""
     sync_per_epoch: float
     """All-gather of the policy for the engines: in float32, with LoRA in the base's format."""
     engine_per_epoch: float
@@ -33,21 +36,54 @@ class Traffic:
 
 def traffic(asked: Asked, shapes: Shapes, plan: Batches, lengths: Lengths) -> Traffic:
     """Of rank 0."""
-    part = (asked.ranks - 1) / asked.ranks
-    compute = BYTES[asked.compute_dtype or "float32"]
-    trained = shapes.policy.weights + shapes.value.weights
-    packs = plan.packs_per_rank
-    reference = BYTES[asked.reference_dtype] if asked.lora is None else compute
-    scored = compute * trained + reference * shapes.reference.weights
-    moved = shapes.policy.trained_weights + shapes.value.trained_weights
+    others = asked.ranks - 1
+    policy, value = _sent(asked, shapes.policy), _sent(asked, shapes.value)
+    moved = shapes.policy.trained + shapes.value.trained
     base = 4 if asked.lora is None else BYTES[asked.reference_dtype]
     return Traffic(
-        gather_per_step=2.0 * packs * compute * trained * part,
-        reduce_per_step=4.0 * packs * moved * part,
-        gather_for_scoring=packs * asked.minibatches * scored * part,
-        sync_per_epoch=base * shapes.policy.weights * part,
+        gather_per_step=float(others * plan.packs_per_rank * (policy.updating + value.updating)),
+        reduce_per_step=float(others * plan.packs_per_rank * 4 * moved),
+        gather_for_scoring=float(others * _for_scoring(asked, shapes, plan.packs_for_scoring)),
+        sync_per_epoch=base * shapes.policy.weights * others / asked.ranks,
         engine_per_epoch=_within_engine(asked, shapes, lengths),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """Bytes of a network that each rank sends to each other one in a forward pass."""
+
+    parts: int
+    """Layers and embeddings."""
+    root: int
+
+    @property
+    def updating(self) -> int:
+        """Of a pack, forwards and backwards. Of frozen embeddings, too: FSDP2 fetches them ahead."""
+        return 2 * self.parts + self.root
+
+
+def _sent(asked: Asked, network: Network) -> _Sent:
+    """Of policy or value network: frozen weights in the base's format, unless the passes have their own."""
+    compute = asked.compute_dtype
+    frozen, trained = BYTES[compute or asked.reference_dtype], BYTES[compute or "float32"]
+
+    def size(shard: int, of_it: int) -> int:
+        return frozen * (shard - of_it) + trained * of_it
+
+    root = size(network.root_shard, network.root_trained)
+    return _Sent(parts=size(network.shard, network.trained) - root, root=root)
+
+
+def _for_scoring(asked: Asked, shapes: Shapes, packs: int) -> int:
+    """Without a backward pass roots stay whole until the last pack."""
+    policy, value = _sent(asked, shapes.policy), _sent(asked, shapes.value)
+    trained = packs * (policy.parts + value.parts) + policy.root + value.root
+    if asked.lora is not None:
+        return trained + packs * policy.parts  # once more, without adapters, which are gathered all the same
+    size = BYTES[asked.compute_dtype or asked.reference_dtype]
+    reference = shapes.reference
+    return trained + size * (packs * (reference.shard - reference.root_shard) + reference.root_shard)
 
 
 def _within_engine(asked: Asked, shapes: Shapes, lengths: Lengths) -> float:

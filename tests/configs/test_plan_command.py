@@ -38,6 +38,10 @@ def test_shipped_configs_fit(
     assert plan["batches"]["sequences_per_step"] == 256
     for phase in ("sampling", "scoring", "updating"):
         assert sum(plan["memory"][phase].values()) < 0.95 * 80e9
+    # The copy that is written aside: 12 bytes a weight, and a tenth of a GPU's share of its host.
+    assert plan["config"]["async_checkpoints"]
+    trained = sum(plan["shapes"][network]["shard"] for network in ("policy", "value"))
+    assert plan["memory"]["host"]["copy of a checkpoint"] == 12 * trained < 0.11 * 256e9
 
 
 def test_what_does_not_fit_is_said(

@@ -20,8 +20,9 @@ one after the other, because the speed of a machine that does other things drift
     two_rank_ratio       tokens per second of two ranks on a core each, over one rank on one core, both with
                          FSDP2, the same mini-batches, one thread a rank; null with less than two cores
     two_rank_ratio_cpu   the same by the CPU time of the slower rank: it does not see waits
-    chunked_memory_ratio most memory of log-probabilities and entropy in chunks, forwards and backwards, over
-                         that with full logits: resident memory beyond the inputs, each in a fresh process
+    chunked_memory_ratio most memory of log-probabilities in chunks, forwards and backwards, over that with
+                         full logits: resident memory beyond the inputs, each in a fresh process. As in
+                         updates neither side computes the entropy
     chunked_time_ratio   their time, likewise. The output layer is `--chunk-vocabulary` x `--chunk-hidden`;
                          tokens are `--chunk-tokens`, halved until full logits fit into the free memory
                          (`chunk_tokens_measured`)

@@ -17,7 +17,9 @@
 #   RLEF_LOST_NODE_S      seconds to wait for a node that is gone to come back (600)
 #   RLEF_PLAN             0: start without `rlef plan` (1)
 #   RLEF_PLAN_OPTIONS     more options for `rlef plan`, as "--hardware h200-141gb"
-#   RLEF_STOP_S           seconds that the ranks have to save and end when they are told to, or one has failed (30)
+#   RLEF_STOP_S           seconds that the ranks have to save and end when they are told to, or one has failed, before
+#                         they are killed (1200: an epoch's updating with 70b.yaml, a validation and a checkpoint, as
+#                         slurm.sbatch's lead; after less a kill loses what was trained since the last checkpoint)
 #
 # Exit codes: 0 finished; 1 a rank failed (its messages say why), the plan found something wrong, or the ranks were told
 # to end. Tell this process, not a rank: torchrun passes SIGTERM and SIGUSR1 on, the ranks save and end
@@ -61,7 +63,7 @@ launcher=(
     "--max-restarts=${RLEF_RESTARTS:-3}"
     --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # torchrun alone would end by the last
 )
-export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${RLEF_STOP_S:-30}
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${RLEF_STOP_S:-1200}
 if [[ -n ${RLEF_ADDRESS:-} ]]; then
     launcher+=("--local-addr=$RLEF_ADDRESS")
 fi

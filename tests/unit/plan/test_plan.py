@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlef_lightning.errors import ConfigError
-from rlef_lightning.learning.objectives import GRPO, PPO
+from rlef_lightning.learning.objectives import GRPO
 from rlef_lightning.learning.packing import collate_sequences
 from rlef_lightning.learning.samples import TokenSequence
 from rlef_lightning.models.attention import IMPLEMENTATION
@@ -26,9 +26,9 @@ from rlef_lightning.models.sharding import decoder_layers, recompute_layers, sha
 from rlef_lightning.models.skeleton import skeleton
 from rlef_lightning.plan.advice import findings
 from rlef_lightning.plan.asked import Asked, _devices
-from rlef_lightning.plan.batches import Lengths, batches
+from rlef_lightning.plan.batches import batches
 from rlef_lightning.plan.command import make_plan
-from rlef_lightning.plan.hardware import HARDWARE, RESERVED_BYTES
+from rlef_lightning.plan.hardware import RESERVED_BYTES
 from rlef_lightning.plan.memory import (
     cache_bytes_per_token,
     engine_weight_bytes,
@@ -38,45 +38,10 @@ from rlef_lightning.plan.memory import (
 )
 from rlef_lightning.plan.page import in_bytes, show
 from rlef_lightning.plan.shapes import Shapes, fake_ranks, held, shapes
-from rlef_lightning.plan.traffic import seconds, traffic
+from rlef_lightning.plan.traffic import traffic
 from rlef_lightning.rollout import PlaySettings
-from rlef_lightning.types import Sampling
+from tests.planned import ARCHITECTURES, ASKED, H100, LENGTHS, small_folder
 from tests.two_ranks import on_two_ranks
-
-ARCHITECTURES = Path(__file__).parents[3] / "configs" / "architectures"
-H100 = HARDWARE["h100-80gb"]
-LENGTHS = Lengths(prompt=1000.0, response=500.0, feedback=100.0, turns=2.0)
-ASKED = Asked(
-    model_folder=str(ARCHITECTURES / "llama-3.1-8b"),
-    devices=8,
-    nodes=1,
-    strategy="ModelParallelStrategy",
-    data_parallel_size=8,
-    distributed_checkpoint=True,
-    reload_every=1,
-    max_epochs=3000,
-    warmup_steps=50,
-    pack_tokens=8192,
-    objective=PPO(),
-    reference_dtype="bfloat16",
-    compute_dtype="bfloat16",
-    recompute=True,
-    offload_reference=False,
-    problems_per_epoch=1024,
-    play=PlaySettings(sampling=Sampling(max_response_tokens=2048)),
-    minibatches=4,
-    max_in_flight=64,
-    max_episode_s=1200.0,
-    rank_timeout_s=1800.0,
-    engine={
-        "dtype": "bfloat16",
-        "max_context_tokens": 8192,
-        "ranks_per_engine": 1,
-        "max_sequences": 32,
-        "gpu_memory_utilization": 0.5,
-    },
-    workers=64,
-)
 
 
 def drawn(**changes: Any) -> PlaySettings:
@@ -133,15 +98,6 @@ def test_layers_that_are_alike_count_as_if_each_were_sharded(tmp_path: Path, ran
         assert 0 < found.policy.trained < found.policy.trained_weights
 
 
-def small_folder(path: Path, layers: int) -> str:
-    config = LlamaConfig(
-        vocab_size=61, hidden_size=24, intermediate_size=37, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    return str(path)
-
-
 def held_by_a_rank(rank: int, folder: str, planned: dict[str, int], weights: dict[str, int]) -> None:
     place = Place(mesh=init_device_mesh("cpu", (2,)))
     networks = {"policy": build_policy(folder, place), "value": build_value(folder, place)}
@@ -161,15 +117,6 @@ def test_planned_shards_are_those_of_real_ranks(tmp_path: Path) -> None:
     planned = {"policy": found.policy.shard, "value": found.value.shard}
     weights = {"policy": found.policy.weights, "value": found.value.weights}
     on_two_ranks(held_by_a_rank, folder, planned, weights)
-
-
-def test_from_problems_to_steps() -> None:
-    plan = batches(ASKED, LENGTHS)
-    assert (plan.episodes, plan.most_responses, plan.steps) == (1024, 3072, 12_000)
-    assert (plan.sequences_per_step, plan.sequences_per_rank) == (256, 32)
-    # 1000 + 2 x 500 + 100 = 2100 tokens; 32 x 2100 / 8192 = 8.2
-    assert LENGTHS.sequence == 2100
-    assert plan.packs_per_rank == 9
 
 
 def test_memory_item_by_item(eight: Shapes) -> None:
@@ -293,7 +240,7 @@ def test_adapters_train_a_little_and_need_no_reference(eight: Shapes) -> None:
     assert held.updating["gradient of the output layer"] == 0
     plan = batches(asked, LENGTHS)
     moved = traffic(asked, found, plan, LENGTHS)
-    assert moved.reduce_per_step == pytest.approx(9 * 4 * found.policy.trained_weights * 7 / 8)
+    assert moved.reduce_per_step == 11 * 4 * found.policy.trained * 7
     assert moved.sync_per_epoch == pytest.approx(2 * found.policy.weights * 7 / 8)
     assert memory(asked, found, H100).total("updating") < 0.6 * memory(ASKED, eight, H100).total("updating")
 
@@ -301,8 +248,26 @@ def test_adapters_train_a_little_and_need_no_reference(eight: Shapes) -> None:
 def test_what_is_offloaded_lies_in_the_host(eight: Shapes) -> None:
     plain = memory(ASKED, eight, H100)
     moved = memory(replace(ASKED, offload_reference=True), eight, H100)
-    assert sum(moved.host.values()) == 2 * eight.policy.shard
-    assert plain.total("updating") - moved.total("updating") == sum(moved.host.values())
+    assert moved.host["reference"] == 2 * eight.policy.shard
+    assert plain.total("updating") - moved.total("updating") == moved.host["reference"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_a_weight"),
+    [
+        ({}, 12),  # itself and two averages, in float32
+        ({"async_checkpoints": True}, 12),
+        ({"offload_optimizer": True}, 4),  # its averages are there
+        ({"offload_optimizer": True, "async_checkpoints": True}, 12),  # they change while it is written
+        ({"distributed_checkpoint": False}, 0),
+    ],
+)
+def test_the_host_has_room_for_a_checkpoint(
+    eight: Shapes, changes: dict[str, Any], bytes_a_weight: int
+) -> None:
+    held = memory(replace(ASKED, **changes), eight, H100)
+    trained = eight.policy.shard + eight.value.shard
+    assert held.host.get("copy of a checkpoint", 0) == bytes_a_weight * trained
 
 
 def test_averages_in_the_host(eight: Shapes) -> None:
@@ -329,31 +294,6 @@ def test_engines_over_several_ranks(eight: Shapes) -> None:
     assert cache_bytes_per_token(four, eight) == 2 * 32 * 2 * 128 * 2
     sixteen = replace(ASKED, engine={**ASKED.engine, "ranks_per_engine": 16})
     assert cache_bytes_per_token(sixteen, eight) == 2 * 32 * 1 * 128 * 2
-
-
-def test_traffic_of_a_step(eight: Shapes) -> None:
-    moved = traffic(ASKED, eight, batches(ASKED, LENGTHS), LENGTHS)
-    trained = eight.policy.weights + eight.value.weights
-    # 9 packs; weights in bfloat16 forwards and backwards, gradients in float32; 7 of 8 parts come from others
-    assert moved.gather_per_step == pytest.approx(9 * 2 * 2 * trained * 7 / 8)
-    assert moved.reduce_per_step == pytest.approx(9 * 4 * trained * 7 / 8)
-    assert moved.sync_per_epoch == pytest.approx(4 * eight.policy.weights * 7 / 8)
-
-
-def test_traffic_within_an_engine(eight: Shapes) -> None:
-    four = replace(ASKED, engine={**ASKED.engine, "ranks_per_engine": 4})
-    plan = batches(four, LENGTHS)
-    # 2 engines with 512 episodes each. Of 2100 tokens: 2 sums for each of 32 layers, one of the embeddings,
-    # 4096 numbers of 2 bytes, of which a ring brings 2 x 3/4; of 2 x 500 sampled ones 128256 logits, 3/4.
-    sums, logits = 2 * 3 / 4 * 65 * 4096 * 2 * 2100, 3 / 4 * 128256 * 2 * 1000
-    moved = traffic(four, eight, plan, LENGTHS)
-    assert moved.engine_per_epoch == pytest.approx(512 * (sums + logits))
-    alone = traffic(ASKED, eight, plan, LENGTHS)
-    assert alone.engine_per_epoch == 0
-    # By links within the node, of which 0.7 are had; between nodes at 50 GB/s.
-    spent = seconds(four, eight, plan, moved, LENGTHS, H100).sampling
-    silent = seconds(four, eight, plan, alone, LENGTHS, H100).sampling
-    assert spent - silent == pytest.approx(moved.engine_per_epoch / (0.7 * 450e9))
 
 
 def said(asked: Asked, sizes: Shapes) -> str:
@@ -408,6 +348,7 @@ def test_a_sound_config_has_no_findings(eight: Shapes) -> None:
         ({"warmup_steps": 12_000}, {}, "doubtful: model.warmup_steps=12000, and the run has 12000 steps"),
         ({"minibatches": 256}, {}, "doubtful: a mini-batch has 4 episodes for 8 ranks"),
         ({"max_epochs": None}, {}, "doubtful: trainer.max_epochs is not set"),
+        ({"max_episode_s": 1800.0}, {}, "wrong: data.pace.max_episode_s is 1800; with several ranks it must"),
         ({"max_in_flight": 31}, {}, "doubtful: data.pace.max_in_flight=31 is less than the 32 sequences"),
         # 1024 episodes for 8 engines; no more can be in flight.
         ({"max_in_flight": 64}, {"max_sequences": 100}, "data.pace.max_in_flight=64 is less than the "),

@@ -32,6 +32,7 @@ if [[ $SRUN_ENDS == told ]]; then
 fi
 exit "$SRUN_ENDS"
 """
+STOP = 'echo "stop $TORCH_ELASTIC_SHUTDOWN_TIMEOUT" >> "$CALLS"\n'
 SCONTROL = 'case "$2" in hostnames) printf "gpu07\\ngpu08\\n";; job) echo "JobState=$STATE";; esac\n'
 FIT = ("rlef", "fit", "--config", "a b.yaml", "--trainer.num_nodes=2", "--trainer.devices=4")
 
@@ -43,7 +44,7 @@ def run(tmp_path: Path) -> Run:
     """Starts a script of tools/launch with stand-ins that write down how they are called."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    scripts = {"rlef": "exit ${PLAN_ENDS:-0}\n", "torchrun": "", "srun": SRUN, "scontrol": SCONTROL}
+    scripts = {"rlef": "exit ${PLAN_ENDS:-0}\n", "torchrun": STOP, "srun": SRUN, "scontrol": SCONTROL}
     for name, text in scripts.items():
         (folder / name).write_text(f"#!/bin/bash\n{RECORD}{text}")
         (folder / name).chmod(0o755)
@@ -73,7 +74,7 @@ def test_torchrun_on_several_nodes(run: Run, tmp_path: Path) -> None:
         RLEF_PLAN_OPTIONS="--hardware h200-141gb",
     )
     assert process.wait() == 0, process.communicate()
-    plan, launched = calls(tmp_path)
+    plan, launched, _ = calls(tmp_path)
     assert plan == ["rlef", "plan", "--hardware", "h200-141gb", *FIT[2:]]
     assert launched == [
         "torchrun", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d", "--rdzv-endpoint=gpu07:29400",
@@ -81,6 +82,17 @@ def test_torchrun_on_several_nodes(run: Run, tmp_path: Path) -> None:
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--local-addr=10.0.0.8",
         "-m", "rlef_lightning.cli", *FIT[1:], "--ckpt_path=last",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 1200), ({"RLEF_STOP_S": "45"}, 45)])
+def test_ranks_have_time_to_finish_an_epoch(
+    run: Run, tmp_path: Path, given: dict[str, str], seconds: int
+) -> None:
+    process = run("torchrun.sh", RLEF_PLAN="0", **given)
+    assert process.wait() == 0, process.communicate()
+    assert calls(tmp_path)[-1] == ["stop", str(seconds)]
+    if not given:  # as long as SLURM's signal comes before the end
+        assert f"--signal=B:USR1@{seconds}\n" in (LAUNCH / "slurm.sbatch").read_text()
 
 
 RANK = """
