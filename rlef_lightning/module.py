@@ -14,7 +14,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from rlef_lightning.errors import ConfigError
+from rlef_lightning.errors import ConfigError, TrainingError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
@@ -146,23 +146,11 @@ class RLEFModule(L.LightningModule):
         return self._frozen[0] if self._frozen else None
 
     def _place(self, *, recompute: bool, offload: bool) -> Place:
-        from rlef_lightning.models.building import Place
+        from rlef_lightning.models.building import place_of
 
         # The mesh is set by Lightning's strategy.
         mesh = None if self._device_mesh is None else self._device_mesh["data_parallel"]
-        if mesh is None and (self.compute_dtype is not None or offload):
-            raise ConfigError(
-                "model.compute_dtype and model.offload_reference are of sharded networks; set "
-                "trainer.strategy to rlef_lightning.sharded.ShardedStrategy, also for one GPU"
-            )
-        return Place(
-            # Lightning makes the process's own device the default while it configures models.
-            device=torch.get_default_device() if mesh is None else mesh.device_type,
-            mesh=mesh,
-            compute=None if self.compute_dtype is None else getattr(torch, self.compute_dtype),
-            recompute=recompute,
-            offload=offload,
-        )
+        return place_of(mesh, self.compute_dtype, recompute=recompute, offload=offload)
 
     def _reshard(self) -> None:
         """After passes without gradients: else the networks' roots would stay whole on every rank."""
@@ -266,7 +254,7 @@ class RLEFModule(L.LightningModule):
         # Read once a step: a device would wait for its host after each pack.
         read = torch.stack(list(shares.values())).tolist()
         sums = summed(dict(zip(shares, read, strict=True)), self.device)
-        sums |= clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
+        sums |= self._clipped(optimizer, batch_idx)
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad()  # their memory is the engine's until the next update
@@ -277,6 +265,14 @@ class RLEFModule(L.LightningModule):
         # Logged here, not at the end of the epoch, where callbacks read the metrics before the module logs.
         if self.trainer.is_last_batch:
             self._log_updates()
+
+    def _clipped(self, optimizer: Any, step: int) -> dict[str, float]:
+        """Norms of the gradients, which no step is taken with where they are not finite."""
+        try:
+            return clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
+        except TrainingError as error:
+            optimizer.zero_grad()
+            raise TrainingError(f"epoch {self.current_epoch}, step {step}: {error}") from error
 
     def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, Tensor]:
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
