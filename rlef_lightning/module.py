@@ -14,7 +14,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from rlef_lightning.errors import ConfigError, TrainingError
+from rlef_lightning.errors import TrainingError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint import CheckpointException, save
@@ -24,8 +23,8 @@ from torch.optim import Optimizer
 
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.models.agreeing import together
-from rlef_lightning.placing import remove, replace
-from rlef_lightning.shards import check_fits, check_settings, settings_of, unreadable
+from rlef_lightning.placing import onto_disk, remove, replace
+from rlef_lightning.shards import REST, check_fits, check_settings, settings_of, unreadable
 from rlef_lightning.writing import Writing, unwritten
 
 
@@ -137,7 +136,8 @@ class ShardedStrategy(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(checkpoint, part)
             return
         part.mkdir()
-        torch.save(checkpoint, part / _METADATA_FILENAME)
+        torch.save(checkpoint, part / REST)
+        onto_disk(part / REST)  # torch does so with the shards and their list
 
     def finish(self) -> None:
         """Wait for the checkpoint that is being written; raises CheckpointError if it cannot be."""

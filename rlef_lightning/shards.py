@@ -5,6 +5,7 @@ Reads names and shapes only: of a folder of shards from its list, of a file with
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from rlef_lightning.errors import CheckpointError
 
 SHARDS_LIST = ".metadata"
 """The file of a folder of shards that is written last."""
+REST = "meta.pt"
+"""The file of a folder of shards, Lightning's, with all but weights and averages."""
 _PREFIX = "state_dict."
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -23,8 +26,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def is_checkpoint(path: Path) -> bool:
-    """True for a checkpoint in one file, and for a folder with all its shards."""
-    return path.is_file() or (path / SHARDS_LIST).is_file()
+    """True for a checkpoint in one file, and for a folder with all its shards and a whole `REST`."""
+    return path.is_file() or ((path / SHARDS_LIST).is_file() and _is_archive(path / REST))
+
+
+def _is_archive(path: Path) -> bool:
+    """What torch has written to its end: a zip file whose checksums hold. Nothing in it is run as code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def check_fits(path: Path, own: Shapes, *, trains: bool) -> None:
