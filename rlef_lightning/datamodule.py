@@ -115,7 +115,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.rank_timeout_s = rank_timeout_s
         self.collection_metrics: dict[str, float] = {}
         self.listener: PhaseListener | None = None
-        self._splits: dict[Split, Sequence[Problem]] = {}
+        self.splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
         self._ranks = Ranks(alone=True)
         self._stopping = Stopping(self._ranks)
@@ -147,7 +147,7 @@ class RolloutDataModule(L.LightningDataModule):
             self._tokenizer, system_prompt=self.system_prompt, template_arguments=self.template_arguments
         )
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
-        self._splits = together(lambda: {split: self._fitting(split) for split in needed})
+        self.splits = together(lambda: {split: self._fitting(split) for split in needed})
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
         let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
@@ -224,7 +224,7 @@ class RolloutDataModule(L.LightningDataModule):
     def _collect_epoch(self, epoch: int) -> list[MiniBatch]:
         parity = self._sync_engine()
         seed = derive_seed(self.seed, "train", epoch)
-        problems = epoch_problems(self._splits["train"], epoch, self.problems_per_epoch, self.seed)
+        problems = epoch_problems(self.splits["train"], epoch, self.problems_per_epoch, self.seed)
         collection = self._collect("train", problems, self.play, seed, "collecting")
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
@@ -251,7 +251,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
         parity = self._sync_engine()
-        problems = self._splits[split][: evaluation.problems]
+        problems = self.splits[split][: evaluation.problems]
         seed = derive_seed(self.seed, split, name)
         title = name if split == name else f"{split}-{name}"
         collection = self._collect(title, problems, evaluation.play, seed, "evaluating")

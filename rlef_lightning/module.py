@@ -14,17 +14,17 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
+from rlef_lightning.continuing import check_loaded, save_run
 from rlef_lightning.errors import TrainingError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
-from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
+from rlef_lightning.models.lora import Lora
 from rlef_lightning.ranks import Ranks, summed
-from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
+from rlef_lightning.resuming import drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
-from rlef_lightning.shards import check_stored
 from rlef_lightning.types import Episode
 from rlef_lightning.updating import Trained, adamw, clip_gradients, parameter_groups
 
@@ -67,6 +67,7 @@ class RLEFModule(L.LightningModule):
         offload_reference: With ShardedStrategy: keep the reference's shards in the host's memory.
         offload_optimizer: Keep Adam's averages in the host's memory; each is on the device for its step only.
         seed: Of the value network's random output layer, and of adapters.
+        allow_changes: Go on from the checkpoint of a run that other options decided; what differs is logged.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RLEFModule(L.LightningModule):
         offload_reference: bool = False,
         offload_optimizer: bool = False,
         seed: int = 0,
+        allow_changes: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -111,6 +113,8 @@ class RLEFModule(L.LightningModule):
         self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
         self.recompute_activations, self.seed = recompute_activations, seed
         self.offload_reference, self.offload_optimizer = offload_reference, offload_optimizer
+        self.allow_changes = allow_changes
+        self.reference_fingerprint = ""
         self.policy: Any = None
         self.value: Any = None
         # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
@@ -130,7 +134,7 @@ class RLEFModule(L.LightningModule):
             CheckpointError: the model folder is missing or torn.
             ConfigError: options of sharded networks without sharding.
         """
-        from rlef_lightning.models.assembly import build_networks
+        from rlef_lightning.models.assembly import build_networks, reference_fingerprint
 
         if self.policy is not None:
             return
@@ -139,6 +143,7 @@ class RLEFModule(L.LightningModule):
         frozen = self._place(recompute=False, offload=self.offload_reference and wanted.trains)
         self.policy, reference, self.value = build_networks(wanted, trained, frozen)
         self._frozen = () if reference is None else (reference,)
+        self.reference_fingerprint = reference_fingerprint(wanted, frozen)
 
     @property
     def reference(self) -> Any:
@@ -328,19 +333,9 @@ class RLEFModule(L.LightningModule):
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the adapters are of, for resuming and for `rlef export`."""
-        if self.lora is not None:
-            checkpoint[ADAPTERS_OF] = described(self.lora, self.reference_dtype)
+        """Say what decides the run, and what adapters are of: for resuming and for `rlef export`."""
+        save_run(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse one of other networks, adapters, values or optimizer steps: raises CheckpointError."""
-        own = None if self.lora is None else described(self.lora, self.reference_dtype)
-        check_adapters(checkpoint.get(ADAPTERS_OF), own)
-        if "state_dict" not in checkpoint:
-            return  # the strategy has put sharded weights in place by itself, and compared shapes
-        stored = checkpoint["state_dict"]
-        if self._trains():
-            check_values(stored, self.state_dict(), type(self.objective).__name__)
-            optimizer = self.configure_optimizers()["optimizer"]
-            check_stored(checkpoint.get("optimizer_states", ()), [optimizer])
-        check_weights(stored, self.state_dict(), self.model_folder)
+        """Refuse one of other networks, adapters or values, or of another run: raises CheckpointError."""
+        check_loaded(self, checkpoint, trains=self._trains())

@@ -21,10 +21,19 @@ from torch.distributed.checkpoint import CheckpointException, save
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 from torch.optim import Optimizer
 
+from rlef_lightning.continuing import check_run
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.models.agreeing import together
 from rlef_lightning.placing import onto_disk, remove, replace
-from rlef_lightning.shards import REST, check_fits, check_settings, settings_of, unreadable
+from rlef_lightning.shards import (
+    REST,
+    check_fits,
+    check_settings,
+    is_checkpoint,
+    rest_of,
+    settings_of,
+    unreadable,
+)
 from rlef_lightning.writing import Writing, unwritten
 
 
@@ -197,7 +206,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def _check(self, path: Path) -> None:
         module = self.lightning_module
         own = {} if module is None else {n: tuple(weight.shape) for n, weight in module.state_dict().items()}
-        check_fits(path, own, trains=module is not None and module.trainer.state.fn == "fit")
+        trains = module is not None and module.trainer.state.fn == "fit"
+        if trains and is_checkpoint(path):  # before all that follows: its error names every option
+            check_run(module, rest_of(path), settings_of(self.optimizers), tells=False)
+        check_fits(path, own, trains=trains)
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Remove a file or a folder, when what takes its place is there."""

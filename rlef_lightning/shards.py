@@ -111,9 +111,10 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a checkpoint's weights; raises CheckpointError."""
     try:
         if path.is_file():
-            whole = torch.load(path, mmap=True, map_location="cpu", weights_only=False)
-            return {name: tuple(weight.shape) for name, weight in whole["state_dict"].items()}
+            return {name: tuple(weight.shape) for name, weight in rest_of(path)["state_dict"].items()}
         listed: Mapping[str, Any] = FileSystemReader(path).read_metadata().state_dict_metadata
+    except CheckpointError:
+        raise
     except Exception as error:  # torch and pickle raise many kinds for a torn file
         raise unreadable(path, error) from error
     return {
@@ -121,6 +122,19 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         for name, kept in listed.items()
         if name.startswith(_PREFIX) and hasattr(kept, "size")
     }
+
+
+def rest_of(path: Path) -> dict[str, Any]:
+    """A checkpoint's content but for sharded weights and averages; of a file, those stay on the disk.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    file = path if path.is_file() else path / REST
+    try:
+        return dict(torch.load(file, mmap=True, map_location="cpu", weights_only=False))
+    except Exception as error:  # torch and pickle raise many kinds for a torn file
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
