@@ -117,7 +117,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.rank_timeout_s = rank_timeout_s
         self.collection_metrics: dict[str, float] = {}
         self.listener: PhaseListener | None = None
-        self._splits: dict[Split, Sequence[Problem]] = {}
+        self.splits: dict[Split, Sequence[Problem]] = {}
         self._runner: asyncio.Runner | None = None
         self._ranks = Ranks(alone=True)
         self._stopping = Stopping(self._ranks)
@@ -151,7 +151,7 @@ class RolloutDataModule(L.LightningDataModule):
         needed: tuple[Split, ...] = ("train", "validation") if stage == "fit" else _SPLITS_OF_STAGE[stage]
         for play in (play for split in needed for play in self._plays(split)):
             checks.check_answers(play, self._chat)
-        self._splits = together(lambda: {split: self._fitting(split) for split in needed})
+        self.splits = together(lambda: {split: self._fitting(split) for split in needed})
         self.engine.start(self.model_folder, self._chat.stop_token_ids)
         let_sleep(self.engine)
         self._collector = Collector(self.engine, self.executor, self._chat, self.prompts, self.pace)
@@ -231,7 +231,7 @@ class RolloutDataModule(L.LightningDataModule):
     def _collect_epoch(self, epoch: int) -> list[MiniBatch]:
         parity = self._sync_engine()
         seed = derive_seed(self.seed, "train", epoch)
-        problems = epoch_problems(self._splits["train"], epoch, self.problems_per_epoch, self.seed)
+        problems = epoch_problems(self.splits["train"], epoch, self.problems_per_epoch, self.seed)
         collection = self._collect("train", problems, self.play, seed, "collecting")
         began = time.perf_counter()
         self._tell("scoring", 0, len(collection.episodes))
@@ -252,7 +252,7 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _evaluate(self, split: Split, name: str, evaluation: Evaluation) -> Evaluated:
         parity = self._sync_engine()
-        problems = self._splits[split][: evaluation.problems]
+        problems = self.splits[split][: evaluation.problems]
         seed = derive_seed(self.seed, split, name)
         title = name if split == name else f"{split}-{name}"
         collection = self._collect(title, problems, evaluation.play, seed, "evaluating")

@@ -1,5 +1,5 @@
 """One exception per boundary that a run crosses: data, engine, sandbox, configuration, checkpoint,
-rollout, store, ranks.
+rollout, updates, store, ranks.
 
 Every message names the value that was found, the limit or form that was expected, and the setting
 to change. A bad program of the model is never an exception: it is a `Verdict` (types.py).
@@ -32,6 +32,10 @@ class CheckpointError(RLEFError):
 
 class RolloutError(RLEFError):
     """Episodes that do not come to an end within their time."""
+
+
+class TrainingError(RLEFError):
+    """Gradients with which a step would destroy the weights."""
 
 
 class StoreError(RLEFError):

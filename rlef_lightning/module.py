@@ -14,17 +14,17 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from rlef_lightning.errors import ConfigError
+from rlef_lightning.continuing import check_loaded, save_run
+from rlef_lightning.errors import TrainingError
 from rlef_lightning.evaluation import Evaluated, evaluation_metrics, solution
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import PPO, Objective
 from rlef_lightning.learning.packing import PackedBatch, collate_sequences, split_turns
 from rlef_lightning.learning.samples import TokenSequence
-from rlef_lightning.models.lora import ADAPTERS_OF, Lora, described
+from rlef_lightning.models.lora import Lora
 from rlef_lightning.ranks import Ranks, summed
-from rlef_lightning.resuming import check_adapters, check_values, check_weights, drop_frozen
+from rlef_lightning.resuming import drop_frozen
 from rlef_lightning.scoring import Networks, Scored, response_logprobs, score
-from rlef_lightning.shards import check_stored
 from rlef_lightning.types import Episode
 from rlef_lightning.updating import Trained, adamw, clip_gradients, parameter_groups
 
@@ -67,6 +67,7 @@ class RLEFModule(L.LightningModule):
         offload_reference: With ShardedStrategy: keep the reference's shards in the host's memory.
         offload_optimizer: Keep Adam's averages in the host's memory; each is on the device for its step only.
         seed: Of the value network's random output layer, and of adapters.
+        allow_changes: Go on from the checkpoint of a run that other options decided; what differs is logged.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RLEFModule(L.LightningModule):
         offload_reference: bool = False,
         offload_optimizer: bool = False,
         seed: int = 0,
+        allow_changes: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -111,6 +113,8 @@ class RLEFModule(L.LightningModule):
         self.reference_dtype, self.compute_dtype = reference_dtype, compute_dtype
         self.recompute_activations, self.seed = recompute_activations, seed
         self.offload_reference, self.offload_optimizer = offload_reference, offload_optimizer
+        self.allow_changes = allow_changes
+        self.reference_fingerprint = ""
         self.policy: Any = None
         self.value: Any = None
         # In a tuple, so that it is no part of the module: neither checkpoints nor optimizers know it.
@@ -130,7 +134,7 @@ class RLEFModule(L.LightningModule):
             CheckpointError: the model folder is missing or torn.
             ConfigError: options of sharded networks without sharding.
         """
-        from rlef_lightning.models.assembly import build_networks
+        from rlef_lightning.models.assembly import build_networks, reference_fingerprint
 
         if self.policy is not None:
             return
@@ -139,6 +143,7 @@ class RLEFModule(L.LightningModule):
         frozen = self._place(recompute=False, offload=self.offload_reference and wanted.trains)
         self.policy, reference, self.value = build_networks(wanted, trained, frozen)
         self._frozen = () if reference is None else (reference,)
+        self.reference_fingerprint = reference_fingerprint(wanted, frozen)
 
     @property
     def reference(self) -> Any:
@@ -146,23 +151,11 @@ class RLEFModule(L.LightningModule):
         return self._frozen[0] if self._frozen else None
 
     def _place(self, *, recompute: bool, offload: bool) -> Place:
-        from rlef_lightning.models.building import Place
+        from rlef_lightning.models.building import place_of
 
         # The mesh is set by Lightning's strategy.
         mesh = None if self._device_mesh is None else self._device_mesh["data_parallel"]
-        if mesh is None and (self.compute_dtype is not None or offload):
-            raise ConfigError(
-                "model.compute_dtype and model.offload_reference are of sharded networks; set "
-                "trainer.strategy to rlef_lightning.sharded.ShardedStrategy, also for one GPU"
-            )
-        return Place(
-            # Lightning makes the process's own device the default while it configures models.
-            device=torch.get_default_device() if mesh is None else mesh.device_type,
-            mesh=mesh,
-            compute=None if self.compute_dtype is None else getattr(torch, self.compute_dtype),
-            recompute=recompute,
-            offload=offload,
-        )
+        return place_of(mesh, self.compute_dtype, recompute=recompute, offload=offload)
 
     def _reshard(self) -> None:
         """After passes without gradients: else the networks' roots would stay whole on every rank."""
@@ -266,7 +259,7 @@ class RLEFModule(L.LightningModule):
         # Read once a step: a device would wait for its host after each pack.
         read = torch.stack(list(shares.values())).tolist()
         sums = summed(dict(zip(shares, read, strict=True)), self.device)
-        sums |= clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
+        sums |= self._clipped(optimizer, batch_idx)
         sums["learning_rate"] = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad()  # their memory is the engine's until the next update
@@ -277,6 +270,14 @@ class RLEFModule(L.LightningModule):
         # Logged here, not at the end of the epoch, where callbacks read the metrics before the module logs.
         if self.trainer.is_last_batch:
             self._log_updates()
+
+    def _clipped(self, optimizer: Any, step: int) -> dict[str, float]:
+        """Norms of the gradients, which no step is taken with where they are not finite."""
+        try:
+            return clip_gradients({"policy": self.policy, "value": self.value}, self.gradient_clip_norm)
+        except TrainingError as error:
+            optimizer.zero_grad()
+            raise TrainingError(f"epoch {self.current_epoch}, step {step}: {error}") from error
 
     def _backward(self, packed: PackedBatch, batch: MiniBatch, *, counts: bool) -> dict[str, Tensor]:
         """Adds the pack's gradients; of a pack that does not count, zeros, in step with the other ranks."""
@@ -332,19 +333,9 @@ class RLEFModule(L.LightningModule):
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the adapters are of, for resuming and for `rlef export`."""
-        if self.lora is not None:
-            checkpoint[ADAPTERS_OF] = described(self.lora, self.reference_dtype)
+        """Say what decides the run, and what adapters are of: for resuming and for `rlef export`."""
+        save_run(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse one of other networks, adapters, values or optimizer steps: raises CheckpointError."""
-        own = None if self.lora is None else described(self.lora, self.reference_dtype)
-        check_adapters(checkpoint.get(ADAPTERS_OF), own)
-        if "state_dict" not in checkpoint:
-            return  # the strategy has put sharded weights in place by itself, and compared shapes
-        stored = checkpoint["state_dict"]
-        if self._trains():
-            check_values(stored, self.state_dict(), type(self.objective).__name__)
-            optimizer = self.configure_optimizers()["optimizer"]
-            check_stored(checkpoint.get("optimizer_states", ()), [optimizer])
-        check_weights(stored, self.state_dict(), self.model_folder)
+        """Refuse one of other networks, adapters or values, or of another run: raises CheckpointError."""
+        check_loaded(self, checkpoint, trains=self._trains())

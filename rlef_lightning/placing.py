@@ -9,16 +9,28 @@ from pathlib import Path
 
 
 def replace(part: Path, target: Path) -> None:
-    """Put a folder or file in the target's place.
+    """Put a folder or file in the target's place; what is in a folder must be on the disk already.
 
-    A folder cannot be renamed over a full one: for a moment there is none, and the old one beside it.
+    A folder cannot be renamed over a full one: for a moment there is none, and the old one beside it. That
+    is removed when names, too, are on the disk: a machine that loses its power keeps one of the two.
     """
     old = target.with_name(f".{target.name}.old")
-    remove(old)
+    onto_disk(part)
     if target.exists():
+        remove(old)  # else it is the only one: a kill came between these renames
         os.rename(target, old)
     os.rename(part, target)
+    onto_disk(target.parent)
     remove(old)
+
+
+def onto_disk(path: Path) -> None:
+    """Force a file's bytes, or the names in a folder, onto the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def recover(target: Path) -> None:

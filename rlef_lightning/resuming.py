@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlef_lightning.errors import CheckpointError
+from rlef_lightning.models.lora import BASE
 
 
 def drop_frozen(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -34,17 +35,22 @@ def check_adapters(stored: Mapping[str, Any] | None, own: Mapping[str, Any] | No
     """Refuse adapters that would be read as others, or whole weights in their place.
 
     Raises:
-        CheckpointError: the descriptions differ.
+        CheckpointError: the descriptions differ, but for the base: see `check_base`.
     """
-    if stored != own:
+    if _numbers(stored) != _numbers(own):
         raise CheckpointError(
             f"the checkpoint is of a run with model.lora {_said(stored)}, this one has {_said(own)}: resume "
             "with that (base_dtype is model.reference_dtype), or start anew"
         )
 
 
+def _numbers(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if lora is None else {name: value for name, value in lora.items() if name != BASE}
+
+
 def _said(lora: Mapping[str, Any] | None) -> str:
-    return "null" if lora is None else ", ".join(f"{name}={value}" for name, value in lora.items())
+    numbers = _numbers(lora)
+    return "null" if numbers is None else ", ".join(f"{name}={value}" for name, value in numbers.items())
 
 
 def check_values(stored: Mapping[str, Any], own: Mapping[str, Any], objective: str) -> None:

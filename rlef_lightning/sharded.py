@@ -15,17 +15,25 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint import CheckpointException, save
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 from torch.optim import Optimizer
 
+from rlef_lightning.continuing import check_run
 from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.models.agreeing import together
-from rlef_lightning.placing import remove, replace
-from rlef_lightning.shards import check_fits, check_settings, settings_of, unreadable
+from rlef_lightning.placing import onto_disk, remove, replace
+from rlef_lightning.shards import (
+    REST,
+    check_fits,
+    check_settings,
+    is_checkpoint,
+    rest_of,
+    settings_of,
+    unreadable,
+)
 from rlef_lightning.writing import Writing, unwritten
 
 
@@ -137,7 +145,8 @@ class ShardedStrategy(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(checkpoint, part)
             return
         part.mkdir()
-        torch.save(checkpoint, part / _METADATA_FILENAME)
+        torch.save(checkpoint, part / REST)
+        onto_disk(part / REST)  # torch does so with the shards and their list
 
     def finish(self) -> None:
         """Wait for the checkpoint that is being written; raises CheckpointError if it cannot be."""
@@ -197,7 +206,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def _check(self, path: Path) -> None:
         module = self.lightning_module
         own = {} if module is None else {n: tuple(weight.shape) for n, weight in module.state_dict().items()}
-        check_fits(path, own, trains=module is not None and module.trainer.state.fn == "fit")
+        trains = module is not None and module.trainer.state.fn == "fit"
+        if trains and is_checkpoint(path):  # before all that follows: its error names every option
+            check_run(module, rest_of(path), settings_of(self.optimizers), tells=False)
+        check_fits(path, own, trains=trains)
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Remove a file or a folder, when what takes its place is there."""

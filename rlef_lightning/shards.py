@@ -5,6 +5,7 @@ Reads names and shapes only: of a folder of shards from its list, of a file with
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from rlef_lightning.errors import CheckpointError
 
 SHARDS_LIST = ".metadata"
 """The file of a folder of shards that is written last."""
+REST = "meta.pt"
+"""The file of a folder of shards, Lightning's, with all but weights and averages."""
 _PREFIX = "state_dict."
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -23,8 +26,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def is_checkpoint(path: Path) -> bool:
-    """True for a checkpoint in one file, and for a folder with all its shards."""
-    return path.is_file() or (path / SHARDS_LIST).is_file()
+    """True for a checkpoint in one file, and for a folder with all its shards and a whole `REST`."""
+    return path.is_file() or ((path / SHARDS_LIST).is_file() and _is_archive(path / REST))
+
+
+def _is_archive(path: Path) -> bool:
+    """What torch has written to its end: a zip file whose checksums hold. Nothing in it is run as code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def check_fits(path: Path, own: Shapes, *, trains: bool) -> None:
@@ -99,9 +111,10 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a checkpoint's weights; raises CheckpointError."""
     try:
         if path.is_file():
-            whole = torch.load(path, mmap=True, map_location="cpu", weights_only=False)
-            return {name: tuple(weight.shape) for name, weight in whole["state_dict"].items()}
+            return {name: tuple(weight.shape) for name, weight in rest_of(path)["state_dict"].items()}
         listed: Mapping[str, Any] = FileSystemReader(path).read_metadata().state_dict_metadata
+    except CheckpointError:
+        raise
     except Exception as error:  # torch and pickle raise many kinds for a torn file
         raise unreadable(path, error) from error
     return {
@@ -109,6 +122,19 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         for name, kept in listed.items()
         if name.startswith(_PREFIX) and hasattr(kept, "size")
     }
+
+
+def rest_of(path: Path) -> dict[str, Any]:
+    """A checkpoint's content but for sharded weights and averages; of a file, those stay on the disk.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    file = path if path.is_file() else path / REST
+    try:
+        return dict(torch.load(file, mmap=True, map_location="cpu", weights_only=False))
+    except Exception as error:  # torch and pickle raise many kinds for a torn file
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from rlef_lightning.errors import TrainingError
 from rlef_lightning.learning.losses import PolicyLoss, ValueLoss
 from rlef_lightning.learning.minibatches import MiniBatch
 from rlef_lightning.learning.objectives import Objective
@@ -124,15 +126,46 @@ def clip_gradients(networks: Mapping[str, nn.Module | None], limit: float | None
     """Scale each network's gradients to a norm of at most `limit`; the norms before that, by name.
 
     A value head on the policy's trunk is clipped with the policy: their gradients come from one loss.
+
+    Args:
+        networks: Those that have just had their backward passes; None: there is no such network.
+        limit: Of each norm; None: gradients stay as they are, and only their norms are taken.
+
+    Raises:
+        TrainingError: a norm is not finite; gradients are as the backward passes left them. Norms are those
+            over all ranks, so it comes on all of them.
     """
-    norms = {
-        f"gradient_norm_{name}": torch.nn.utils.clip_grad_norm_(
-            network.parameters(), float("inf") if limit is None else limit
-        )
+    parts = {
+        name: [weight for weight in network.parameters() if weight.grad is not None]
         for name, network in networks.items()
         if network is not None
     }
-    # Of sharded gradients each rank has a part of the norm.
-    return {
-        name: float(norm.full_tensor() if isinstance(norm, DTensor) else norm) for name, norm in norms.items()
-    }
+    totals = {name: _norm(weights) for name, weights in parts.items()}
+    norms = {name: float(_whole(total)) for name, total in totals.items()}
+    _check_finite(norms)
+    if limit is not None:
+        for name, weights in parts.items():
+            torch.nn.utils.clip_grads_with_norm_(weights, limit, totals[name])
+    return {f"gradient_norm_{name}": norm for name, norm in norms.items()}
+
+
+def _norm(weights: list[nn.Parameter]) -> Tensor:
+    """[] of all gradients together."""
+    return torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """Of sharded gradients each rank has a part of the norm."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _check_finite(norms: Mapping[str, float]) -> None:
+    wrong = [f"of the {name} network is {norm}" for name, norm in norms.items() if not isfinite(norm)]
+    if wrong:
+        raise TrainingError(
+            f"the gradient norm {' and that '.join(wrong)}; it must be finite, or the step would destroy the "
+            "weights. They are as before it, and the last checkpoint stays. Look at "
+            "model.learning_rate and model.value_learning_rate (too high?), model.compute_dtype and "
+            "model.reference_dtype (float32?), and the log-probabilities: train/mismatch_max, train/kl and "
+            "train/entropy of the epochs before"
+        )

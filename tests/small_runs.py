@@ -74,7 +74,7 @@ def take_step(
     module.lr_schedulers = lambda: options["lr_scheduler"]  # type: ignore[method-assign]
     module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign,assignment]
     module.log_dict = lambda numbers, **how: logged.update(numbers)  # type: ignore[method-assign,assignment]
-    module._trainer = SimpleNamespace(is_last_batch=last)  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(is_last_batch=last, current_epoch=0)  # type: ignore[assignment]
     module.training_step(batch, 0)
 
 

@@ -6,17 +6,20 @@ Decides which networks there are and from which folder; how one is built stands 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from rlef_lightning.errors import ConfigError
+from rlef_lightning.models.agreeing import together
 from rlef_lightning.models.building import Place, build_policy, build_reference, build_value
+from rlef_lightning.models.fingerprint import folder_fingerprint
 from rlef_lightning.models.lora import Lora, WithoutAdapters
 from rlef_lightning.models.vocabularies import check_vocabularies
 from rlef_lightning.models.windows import check_windows
 
-FOLDER = "model.model_folder"
+FOLDER, REFERENCE, VALUE = "model.model_folder", "model.reference_folder", "model.value_folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,18 @@ def build_networks(wanted: Wanted, trained: Place, frozen: Place) -> tuple[Any, 
     return policy, reference, _value(wanted, trained) if values == "own" else None
 
 
+def reference_fingerprint(wanted: Wanted, place: Place) -> str:
+    """Of the folder of the frozen reference, which with LoRA is the base; "" where the run has neither.
+
+    Raises:
+        CheckpointError: a file cannot be read, here or on another rank.
+    """
+    if not wanted.trains and wanted.lora is None:
+        return ""
+    work = partial(folder_fingerprint, *_folder(wanted.model_folder, wanted.reference_folder, REFERENCE))
+    return work() if place.mesh is None else together(work, place.mesh.get_group())
+
+
 def check_wanted(wanted: Wanted, *, offloads_reference: bool, context_tokens: int) -> None:
     """Look at config.json and tokenizers alone: nothing has been built or started yet.
 
@@ -79,7 +94,7 @@ def check_wanted(wanted: Wanted, *, offloads_reference: bool, context_tokens: in
 def check_context(wanted: Wanted, context_tokens: int) -> None:
     """The windows of attention alone, by each network's config.json; raises ConfigError."""
     if wanted.trains:
-        options = (FOLDER, "model.reference_folder", "model.value_folder")
+        options = (FOLDER, REFERENCE, VALUE)
         folders = zip(
             options, (wanted.model_folder, wanted.reference_folder, wanted.value_folder), strict=True
         )
@@ -100,13 +115,16 @@ def check_options(wanted: Wanted, *, offloads_reference: bool) -> None:
         )
 
 
+def _folder(model_folder: str, own: str | None, option: str) -> tuple[str, str]:
+    """Where a network starts from, and the option that says so."""
+    return (model_folder, FOLDER) if own is None else (own, option)
+
+
 def _reference(wanted: Wanted, place: Place) -> Any:
-    own = wanted.reference_folder
-    folder, setting = (wanted.model_folder, FOLDER) if own is None else (own, "model.reference_folder")
+    folder, setting = _folder(wanted.model_folder, wanted.reference_folder, REFERENCE)
     return build_reference(folder, place, wanted.reference_dtype, setting)
 
 
 def _value(wanted: Wanted, place: Place) -> Any:
-    own = wanted.value_folder
-    folder, setting = (wanted.model_folder, FOLDER) if own is None else (own, "model.value_folder")
+    folder, setting = _folder(wanted.model_folder, wanted.value_folder, VALUE)
     return build_value(folder, place, seed=wanted.seed, setting=setting)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from rlef_lightning.errors import ConfigError
 from rlef_lightning.models.agreeing import together
 from rlef_lightning.models.lora import Lora, add_adapters, reset_adapters
 from rlef_lightning.models.networks import PolicyNetwork, PolicyValueNetwork, ValueNetwork
@@ -42,6 +43,25 @@ class Place:
     """True: activations within a layer are computed again in the backward pass, not kept."""
     offload: bool = False
     """True: sharded weights, gradients and optimizer state stay in the host's memory between passes."""
+
+
+def place_of(
+    mesh: DeviceMesh | None, compute_dtype: DType | None, *, recompute: bool, offload: bool
+) -> Place:
+    """By the options of RLEFModule; raises ConfigError: options of sharded networks without sharding."""
+    if mesh is None and (compute_dtype is not None or offload):
+        raise ConfigError(
+            "model.compute_dtype and model.offload_reference are of sharded networks; set "
+            "trainer.strategy to rlef_lightning.sharded.ShardedStrategy, also for one GPU"
+        )
+    return Place(
+        # Lightning makes the process's own device the default while it configures models.
+        device=torch.get_default_device() if mesh is None else mesh.device_type,
+        mesh=mesh,
+        compute=None if compute_dtype is None else getattr(torch, compute_dtype),
+        recompute=recompute,
+        offload=offload,
+    )
 
 
 def build_policy(

@@ -18,9 +18,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlef_lightning.errors import CheckpointError
+from rlef_lightning.models.fingerprint import folder_fingerprint
 from rlef_lightning.models.lora import (
     ADAPTERS_OF,
+    BASE,
     add_adapters,
+    check_base,
     is_adapter,
     merge_adapters,
     of_description,
@@ -61,7 +64,8 @@ def export(
         adapter: The adapters alone, in PEFT's form, float32.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read or is of another model; the folder cannot be written.
+        CheckpointError: the checkpoint cannot be read, or is of another model, or its adapters are of another
+            base; the folder cannot be written.
     """
     path = Path(checkpoint)
     adapters = _read(path, lambda: _adapters_of(path))
@@ -72,11 +76,13 @@ def export(
         give_memory(model, model, "cpu")
         _fill(model, path, model.state_dict())
     else:
+        own = {BASE: folder_fingerprint(model_folder, SETTING)}
+        check_base(adapters, own, f"{SETTING} {model_folder}")
         lora, base_dtype = of_description(adapters)
         model = load_policy(model_folder, getattr(torch, base_dtype), SETTING)
         add_adapters(model, decoder_layers(model), lora)
-        own = {name: weight for name, weight in model.state_dict().items() if is_adapter(name)}
-        _fill(model, path, own)
+        filled = {name: weight for name, weight in model.state_dict().items() if is_adapter(name)}
+        _fill(model, path, filled)
         if adapter:
             return write_adapter(model, lora, model_folder, target)
         merge_adapters(model, dtype)

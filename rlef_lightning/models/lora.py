@@ -6,6 +6,7 @@ adapters is a switch away, and merged weights are made one at a time. Reads and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from rlef_lightning.errors import ConfigError
+from rlef_lightning.errors import CheckpointError, ConfigError
 from rlef_lightning.models.reading import ADAPTERS, local_part
 
 ADAPTERS_OF = "lora"
 """The entry of a checkpoint with the description of its adapters."""
+BASE = "base"
+"""In the description: the fingerprint of the folder whose weights the adapters are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,35 @@ class Lora:
         return self.alpha / self.rank
 
 
-def described(lora: Lora, base_dtype: str) -> dict[str, Any]:
-    """What a checkpoint of adapters must say of them, in plain values."""
+def described(lora: Lora, base_dtype: str, base: str) -> dict[str, Any]:
+    """What a checkpoint of adapters must say of them, in plain values; `base` is a fingerprint."""
     targets = None if lora.target_modules is None else list(lora.target_modules)
-    return {"rank": lora.rank, "alpha": lora.alpha, "target_modules": targets, "base_dtype": base_dtype}
+    numbers = {"rank": lora.rank, "alpha": lora.alpha, "target_modules": targets}
+    return {**numbers, "base_dtype": base_dtype, BASE: base}
+
+
+def check_base(stored: Mapping[str, Any], own: Mapping[str, Any], option: str) -> None:
+    """Refuse to put adapters beside other weights than those that they were trained beside.
+
+    Args:
+        stored: What the checkpoint says of its adapters; of an older version it does not say of which base.
+        own: Has the fingerprint of the folder at hand.
+        option: That names this folder, with its value, for errors.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    if BASE not in stored:
+        logging.getLogger(__name__).warning(
+            "the checkpoint does not say which weights its adapters are of (it is of an older version): "
+            "those of %s are taken for them",
+            option,
+        )
+    elif stored[BASE] != own[BASE]:
+        raise CheckpointError(
+            f"the adapters in the checkpoint are of a base with the fingerprint {stored[BASE]}, the weights "
+            f"of {option} have {own[BASE]}: name the model folder that the run started from"
+        )
 
 
 def of_description(stored: Mapping[str, Any]) -> tuple[Lora, str]:

@@ -1,7 +1,8 @@
 """The rules of the house: which room may import which, and how long files and functions may be.
 
     types, errors <- middle rooms <- rollout <- ranks
-        <- evaluation, scoring, checks, collecting, sharded, resuming <- loaders, updating
+        <- evaluation, scoring, checks, collecting, resuming, shards <- writing, continuing
+        <- sharded <- loaders, updating
         <- module, datamodule, callbacks, plan <- cli
 
 The middle rooms do not import each other. Imports under TYPE_CHECKING are for annotations only; they may
@@ -32,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"rollout"},
     {"ranks"},
     {"evaluation", "scoring", "checks", "collecting", "syncing", "resuming", "stopping", "shards", "placing"},
-    {"writing"},
+    {"writing", "continuing"},
     {"sharded"},
     {"loaders", "updating"},
     {"module", "datamodule", "callbacks", "plan"},

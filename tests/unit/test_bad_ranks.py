@@ -15,7 +15,8 @@ import torch.distributed as dist
 
 from rlef_lightning import cli
 from rlef_lightning.generation.vllm_ranks import rank_arguments
-from rlef_lightning.learning.objectives import GRPO
+from rlef_lightning.learning.objectives import GRPO, TokenValuePPO
+from rlef_lightning.models.lora import whole
 from rlef_lightning.module import RLEFModule
 from rlef_lightning.shards import SHARDS_LIST
 from tests.sharded_runs import module_of, save, strategy_of, write_model
@@ -75,6 +76,28 @@ def other_checkpoints(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     torn_checkpoints(rank, without, kept["without"], monkeypatch)
 
 
+def other_runs(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option that differs is named, before a weight is read, and with those of the optimizer."""
+    path = folder / "run.ckpt"
+    written = module_of(folder / "small")
+    strategy = strategy_of(written)
+    checkpoint = {"state_dict": strategy.lightning_module_state_dict(), "epoch": 1}
+    checkpoint["optimizer_states"] = [strategy.optimizer_state(one) for one in strategy.optimizers]
+    written.on_save_checkpoint(checkpoint)
+    strategy.save_checkpoint(checkpoint, path)
+    options = {"objective": TokenValuePPO(beta=0.5), "warmup_steps": 3, "betas": (0.9, 0.99)}
+    module = module_of(folder / "small", **options)
+    strategy = strategy_of(module)
+    before = whole(module.policy.model.get_output_embeddings().weight)
+    said = ended(lambda: strategy.load_checkpoint(path), monkeypatch)
+    for option in ("objective", "objective.beta", "objective.value_level", "warmup_steps", "betas"):
+        assert f"model.{option}: " in said
+    assert "(model.betas cannot change" in said
+    assert torch.equal(whole(module.policy.model.get_output_embeddings().weight), before)
+    allowed = strategy_of(module_of(folder / "small", warmup_steps=3, allow_changes=True))
+    assert allowed.load_checkpoint(path)["epoch"] == 1
+
+
 def torn_checkpoints(rank: int, module: RLEFModule, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dist.barrier()
     if rank == 1:
@@ -116,7 +139,7 @@ def full_memory(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert "another process of this run has ended" in said
 
 
-CASES = (truncated_weights, other_checkpoints, ranks_that_do_not_divide, full_memory)
+CASES = (truncated_weights, other_checkpoints, other_runs, ranks_that_do_not_divide, full_memory)
 
 
 def all_cases(rank: int, folder: Path) -> None:

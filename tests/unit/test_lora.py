@@ -201,6 +201,33 @@ def test_a_checkpoint_has_adapters_and_says_what_they_are_of(folder: str) -> Non
             built(folder, lora, value_network="shared").on_load_checkpoint(checkpoint)
 
 
+def test_adapters_of_another_base_are_refused(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = moved(built(folder))
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    other = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        other.model.layers[1].mlp.up_proj.weight.add_(0.5)
+    other.save_pretrained(tmp_path / "other")
+    again = built(str(tmp_path / "other"))
+    bases = (module.reference_fingerprint, again.reference_fingerprint)
+    says = r"are of a base with the fingerprint {}, the weights of {}.*{}.* have {}: name the model folder"
+    with pytest.raises(
+        CheckpointError, match=says.format(bases[0], r"model\.model_folder", "other", bases[1])
+    ):
+        again.on_load_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=says.format(bases[0], "--model_folder", "other", bases[1])):
+        export(tmp_path / "last.ckpt", str(tmp_path / "other"), tmp_path / "new", torch.float32)
+    assert not (tmp_path / "new").exists()
+    del checkpoint["lora"]["base"]
+    del checkpoint["decided_by"]
+    again.on_load_checkpoint(checkpoint)  # of an older version
+    assert "does not say which weights its adapters are of" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[RLEFModule, Path]:
     """The tiny model with adapters that were moved, and its checkpoint."""

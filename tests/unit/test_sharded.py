@@ -2,20 +2,101 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed.checkpoint
+from lightning.fabric.utilities.load import _METADATA_FILENAME
 
 from rlef_lightning.errors import CheckpointError
+from rlef_lightning.models.exporting import META
 from rlef_lightning.placing import recover, recover_all, replace
 from rlef_lightning.sharded import ShardedStrategy
-from rlef_lightning.shards import SHARDS_LIST, is_checkpoint
+from rlef_lightning.shards import REST, SHARDS_LIST, is_checkpoint
 
 
 def folder(path: Path, text: str) -> Path:
     path.mkdir()
     (path / SHARDS_LIST).write_text(text)
+    torch.save({"epoch": 1}, path / REST)
     return path
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what is forced onto the disk, renamed and removed, in the order in which that happens."""
+    found: list[str] = []
+    sync, rename, erase = os.fsync, os.rename, shutil.rmtree
+
+    def fsync(opened: int) -> None:
+        found.append(f"sync {Path(os.readlink(f'/proc/self/fd/{opened}')).name}")
+        sync(opened)
+
+    def renamed(source: Path, target: Path) -> None:
+        found.append(f"{source.name} -> {target.name}")
+        rename(source, target)
+
+    def erased(path: Path, **how: bool) -> None:
+        found.append(f"remove {path.name}")
+        erase(path, **how)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(shutil, "rmtree", erased)
+    return found
+
+
+def test_all_is_on_the_disk_before_the_old_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    target, part = folder(run / "last.ckpt", "old"), run / ".last.ckpt.part"
+    found = recorded(monkeypatch)
+    ShardedStrategy()._begin({"epoch": 2}, part)
+    shards = {"weight": torch.zeros(3)}
+    torch.distributed.checkpoint.save(shards, checkpoint_id=part, no_dist=True)
+    replace(part, target)
+    written = found.index("sync .last.ckpt.part")
+    assert found[0] == "sync meta.pt"
+    assert {"sync __0_0.distcp", "sync .metadata.tmp"} <= set(found[:written])
+    assert found[written:] == [
+        "sync .last.ckpt.part",
+        "last.ckpt -> .last.ckpt.old",
+        ".last.ckpt.part -> last.ckpt",
+        "sync run",
+        "remove .last.ckpt.old",
+    ]
+    assert is_checkpoint(target)
+
+
+def test_the_only_one_is_not_removed_before_the_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(tmp_path / ".last.ckpt.old", "old")  # of a kill between the renames
+    part = folder(tmp_path / ".last.ckpt.part", "new")
+    found = recorded(monkeypatch)
+    replace(part, tmp_path / "last.ckpt")
+    assert found.index(".last.ckpt.part -> last.ckpt") < found.index("remove .last.ckpt.old")
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_folder_whose_rest_is_torn_is_no_checkpoint(tmp_path: Path, kept: int) -> None:
+    target = folder(tmp_path / "last.ckpt", "list")
+    assert is_checkpoint(target)
+    whole = (target / REST).read_bytes()
+    (target / REST).write_bytes(whole[:kept])
+    assert not is_checkpoint(target)
+    (target / REST).write_bytes(bytes(len(whole)))  # as a file system may leave it: the size, and no content
+    assert not is_checkpoint(target)
+    (target / REST).unlink()
+    assert not is_checkpoint(target)
+
+
+def test_lightning_and_the_export_know_the_rest_by_the_same_name() -> None:
+    assert REST == _METADATA_FILENAME == META
 
 
 def test_a_new_folder_replaces_the_old_one(tmp_path: Path) -> None:
