@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import ctypes
 import fcntl
 import gc
 import io
@@ -27,6 +28,8 @@ from .walls import Walls
 
 STATUS, VALUE, JOB = 3, 4, 5
 """Descriptors of the pipes in the program's process; the second stays where a function is called."""
+_leave_call = ctypes.pythonapi.Py_LeaveRecursiveCall
+_leave_call.restype, _leave_call.argtypes = None, []
 _STREAMS: list[io.IOBase] = []
 """The files of the standard output streams, text and buffers, as long as the process lives."""
 
@@ -199,6 +202,7 @@ def execute(job: Letter) -> int:
     os.close(STATUS)
     try:
         arguments = decode(job.call) if job.function else ()
+        discount_frames(1 if job.function else -1)
         exec(program, namespace)
         if job.function:
             send_value(function_of(namespace, job.function)(*arguments))
@@ -207,6 +211,30 @@ def execute(job: Letter) -> int:
     except BaseException as error:
         return report_uncaught(error)
     return 0
+
+
+def discount_frames(depth: int) -> None:
+    """Lets recursion go as deep as under plain Python, though the bootstrap has calls below the program.
+
+    Afterwards the caller counts as the frame of that depth: 1 is a module's; at -1 a module that the caller
+    runs by `exec`, which counts itself, is where a main module is.
+    """
+    limit = sys.getrecursionlimit()
+    if sys.version_info >= (3, 12):  # calls in C have a count of their own, and cannot be taken off this one
+        sys.setrecursionlimit(limit + len(traceback.extract_stack()) - 1)
+        return
+    while not _allowed(limit=depth + 4):  # above the caller: this function, that one, and the call in it
+        _leave_call()  # so that the limit that a program asks for stays what it is
+    sys.setrecursionlimit(limit)
+
+
+def _allowed(limit: int) -> bool:
+    """Sets the recursion limit, which Python refuses when the calls in progress are as many."""
+    try:
+        sys.setrecursionlimit(limit)
+    except RecursionError:
+        return False
+    return True
 
 
 def function_of(namespace: dict[str, Any], name: str) -> Any:
