@@ -38,6 +38,18 @@ def test_a_program_goes_as_deep_as_in_plain_python(
     assert "RecursionError: maximum recursion depth exceeded" in result.stderr
 
 
+def test_an_expression_may_be_as_deep_as_in_plain_python(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The compiler stops at three times the limit of calls, less those in progress."""
+    codes = [f"print({'+'.join('1' * n)})" for n in range(3100)]
+    fits, fails = 1, 3100
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        right = in_plain_python(codes[middle], tmp_path).stdout == f"{middle}\n"
+        fits, fails = (middle, fails) if right else (fits, middle)
+    assert sandbox.run(codes[fits], expected=str(fits)).verdict is Verdict.ACCEPTED
+    assert sandbox.run(codes[fails], expected=str(fails)).verdict is Verdict.SYNTAX_ERROR
+
+
 def first_failure(code: str, call: str, folder: Path) -> int:
     """The lowest argument at which plain Python fails, by halving."""
     fits, fails = 1, 1000

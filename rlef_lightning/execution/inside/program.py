@@ -188,6 +188,7 @@ def execute(job: Letter) -> int:
     namespace = fresh_namespace(job)
     if not job.function:
         os.close(VALUE)
+    discount_frames(1 if job.function else -1)  # before it is compiled, which has a limit of depth as well
     os.write(STATUS, b"c")
     try:
         program = compile(job.code, FILE_NAME, "exec", dont_inherit=True)
@@ -202,7 +203,6 @@ def execute(job: Letter) -> int:
     os.close(STATUS)
     try:
         arguments = decode(job.call) if job.function else ()
-        discount_frames(1 if job.function else -1)
         exec(program, namespace)
         if job.function:
             send_value(function_of(namespace, job.function)(*arguments))
