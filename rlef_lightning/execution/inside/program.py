@@ -28,8 +28,9 @@ from .walls import Walls
 
 STATUS, VALUE, JOB = 3, 4, 5
 """Descriptors of the pipes in the program's process; the second stays where a function is called."""
-_leave_call = ctypes.pythonapi.Py_LeaveRecursiveCall
+_leave_call, _enter_call = ctypes.pythonapi.Py_LeaveRecursiveCall, ctypes.pythonapi.Py_EnterRecursiveCall
 _leave_call.restype, _leave_call.argtypes = None, []
+_enter_call.argtypes = [ctypes.c_char_p]
 _STREAMS: list[io.IOBase] = []
 """The files of the standard output streams, text and buffers, as long as the process lives."""
 
@@ -93,6 +94,7 @@ def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int) -
         walls.confine()
         fresh_interpreter(folder)
         rehearse()
+        discount_calls()
         letter = Letter.receive()
         walls.limit(letter.limits)
         code = run_to_the_end(letter)
@@ -188,7 +190,6 @@ def execute(job: Letter) -> int:
     namespace = fresh_namespace(job)
     if not job.function:
         os.close(VALUE)
-    discount_frames(1 if job.function else -1)  # before it is compiled, which has a limit of depth as well
     os.write(STATUS, b"c")
     try:
         program = compile(job.code, FILE_NAME, "exec", dont_inherit=True)
@@ -205,6 +206,7 @@ def execute(job: Letter) -> int:
         arguments = decode(job.call) if job.function else ()
         exec(program, namespace)
         if job.function:
+            count_calls(2)  # a function is called by a module, whose place `execute` takes now
             send_value(function_of(namespace, job.function)(*arguments))
     except SystemExit as error:
         return exit_code(error)
@@ -213,17 +215,17 @@ def execute(job: Letter) -> int:
     return 0
 
 
-def discount_frames(depth: int) -> None:
+def discount_calls() -> None:
     """Lets recursion go as deep as under plain Python, though the bootstrap has calls below the program.
 
-    Afterwards the caller counts as the frame of that depth: 1 is a module's; at -1 a module that the caller
-    runs by `exec`, which counts itself, is where a main module is.
+    Two calls above the caller, in `execute`, calls then count from -1: a module run there by `exec`, which
+    counts itself, is where a main module is. Also the compiler's depth depends on that count.
     """
     limit = sys.getrecursionlimit()
     if sys.version_info >= (3, 12):  # calls in C have a count of their own, and cannot be taken off this one
-        sys.setrecursionlimit(limit + len(traceback.extract_stack()) - 1)
+        sys.setrecursionlimit(limit + len(traceback.extract_stack()) + 1)
         return
-    while not _allowed(limit=depth + 4):  # above the caller: this function, that one, and the call in it
+    while not _allowed(limit=1):
         _leave_call()  # so that the limit that a program asks for stays what it is
     sys.setrecursionlimit(limit)
 
@@ -235,6 +237,12 @@ def _allowed(limit: int) -> bool:
     except RecursionError:
         return False
     return True
+
+
+def count_calls(number: int) -> None:
+    """Takes back so much of `discount_calls`."""
+    for _ in range(number):
+        _enter_call(b"")
 
 
 def function_of(namespace: dict[str, Any], name: str) -> Any:
