@@ -63,7 +63,8 @@ class OutputRule:
     relative_tolerance: float = 1e-6
     """Largest difference relative to the expected number; either tolerance suffices."""
     integers_as_floats: bool = False
-    """True: expected integers, too, are compared as numbers within the tolerances."""
+    """True: expected integers, too, are compared as numbers within the tolerances; but two integers of which
+    one is beyond 2**53 exactly, since doubles cannot tell them apart."""
     checker: str = ""
     """Python source that decides instead of the comparison, for tasks with many right answers; run in the
     sandbox like a solution, by the convention of the Kattis problem format (docs/executors.md)."""
@@ -72,7 +73,11 @@ class OutputRule:
 CODECONTESTS_RULE = OutputRule(
     ignore_case=True, absolute_tolerance=1e-5, relative_tolerance=0.0, integers_as_floats=True
 )
-"""The rule of DeepMind's runner (RLEF, sec. 3): lower-cased tokens, numbers within an absolute 1e-5."""
+"""The rule of DeepMind's runner (RLEF, sec. 3): lower-cased tokens, numbers within an absolute 1e-5.
+
+It differs on purpose in integers beyond 2**53, which that runner takes for equal when their doubles are
+(docs/executors.md).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from rlef_lightning.types import Interface, Limits, OutputRule, TestCase
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MALFORMED = (ValueError, TypeError, RecursionError, OverflowError, MemoryError, LookupError)
+_NO_LITERALS = ("object>", "Fraction(", "Decimal(")
+"""Parts of what stands for a value that has no literal (execution/literals.py)."""
 T = TypeVar("T")
 
 
@@ -75,7 +77,7 @@ class ValueAnswer:
     def matches(self, expected: str, rule: OutputRule) -> bool:
         """See `Answer.matches`."""
         literal = self._literal(None)
-        if literal is not None and literal == expected and "object>" not in literal:
+        if literal is not None and literal == expected and not any(part in literal for part in _NO_LITERALS):
             return True  # by far the cheapest way to read the literal of a large value is not to
         wanted = tree_of(_literal(expected, "expected_stdout"))
         try:

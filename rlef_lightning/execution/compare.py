@@ -16,6 +16,10 @@ _INTEGER = re.compile(rb"[+-]?[0-9]+")
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
+EXACT_DOUBLES = 1 << 53
+"""Up to here each integer is a double of its own."""
+
+
 def matches(stdout: bytes | str, expected: str, rule: OutputRule) -> bool:
     """True when the output is right by the rule.
 
@@ -50,6 +54,9 @@ def _numbers_match(found: bytes, expected: bytes, rule: OutputRule) -> bool:
         return False  # equal text was accepted before
     if not (_NUMBER.fullmatch(found) and _NUMBER.fullmatch(expected)):
         return False  # the expression keeps out nan, inf and 1_000, which float() would take
+    integers = _INTEGER.fullmatch(found) and _INTEGER.fullmatch(expected)
+    if integers and doubles_cannot_tell(int(found), int(expected)):
+        return int(found) == int(expected)
     found_value, expected_value = float(found), float(expected)
     if math.isinf(found_value) or math.isinf(expected_value):
         return False  # too large for a double: only equal text is equal
@@ -57,3 +64,11 @@ def _numbers_match(found: bytes, expected: bytes, rule: OutputRule) -> bool:
     return difference <= rule.absolute_tolerance or difference <= rule.relative_tolerance * abs(
         expected_value
     )
+
+
+def doubles_cannot_tell(found: int, expected: int) -> bool:
+    """True for integers that are compared exactly even as numbers with tolerances.
+
+    Beyond 2**53 different integers are the same double: int(n * (n + 1) / 2) would pass for the right sum.
+    """
+    return max(abs(found), abs(expected)) > EXACT_DOUBLES

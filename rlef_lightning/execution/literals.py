@@ -108,7 +108,8 @@ _READERS: dict[type[ast.expr], Callable[[Any], Any]] = {
 def literal_of(tree: Tree, chars: int | None = None) -> str:
     """The value as Python would show it, `chars` characters of it at most; ValueError when it is malformed.
 
-    An opaque value is shown as `<Name object>`, which is no literal.
+    An opaque value is shown as `<Name object>`, which is no literal; nor is `Fraction(1, 2)`, or
+    `Decimal('0.5')`.
     """
     found: list[str] = []
     length = 0
@@ -136,6 +137,9 @@ def _pieces(tree: Tree, chars: int | None) -> Iterator[str]:
         yield from _pieces_of_dict(tree[1:], chars)
     elif tree[0] == "bytes":
         yield repr(bytes.fromhex(tree[1] if chars is None else tree[1][: 2 * chars]))
+    elif tree[0] == "decimal":
+        number_of(tree)  # which raises when it is none
+        yield f"Decimal({tree[1]!r})"
     elif tree[0] == "opaque":
         yield f"<{''.join(c for c in str(tree[1])[:80] if c.isidentifier() or c.isdigit())} object>"
     else:

@@ -8,12 +8,13 @@ Malformed trees raise ValueError, TypeError or RecursionError.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
-from rlef_lightning.execution.inside.values import Tree, number_of
+from rlef_lightning.execution.compare import doubles_cannot_tell
+from rlef_lightning.execution.inside.values import Number, Tree, number_of
 from rlef_lightning.types import OutputRule
 
-Number = int | float | complex
-_NUMBER_TAGS = ("int", "float", "complex")
+_NUMBER_TAGS = ("int", "float", "complex", "fraction", "decimal")
 _SETS = ("set", "frozenset")
 
 
@@ -72,11 +73,23 @@ def numbers_match(found: Number, expected: Number, rule: OutputRule) -> bool:
         return True
     if isinstance(expected, int) and not rule.integers_as_floats:
         return False
+    if isinstance(expected, int) and isinstance(found, int) and doubles_cannot_tell(found, expected):
+        return False
     try:
+        if Fraction in (type(found), type(expected)) and complex not in (type(found), type(expected)):
+            return _ratios_match(found, expected, rule)  # type: ignore[arg-type]
         one, other = complex(found), complex(expected)
     except OverflowError:
         return False  # beyond any double: only the same number is equal
     return _floats_match(one.real, other.real, rule) and _floats_match(one.imag, other.imag, rule)
+
+
+def _ratios_match(found: int | float | Fraction, expected: int | float | Fraction, rule: OutputRule) -> bool:
+    """`_floats_match` in exact arithmetic: a fraction is not the double next to it. Raises OverflowError."""
+    if math.isnan(found) or math.isnan(expected):
+        return False
+    difference, size = abs(Fraction(found) - Fraction(expected)), abs(Fraction(expected))
+    return difference <= rule.absolute_tolerance or difference <= Fraction(rule.relative_tolerance) * size
 
 
 def _floats_match(found: float, expected: float, rule: OutputRule) -> bool:
@@ -110,6 +123,21 @@ def _key_of_number(number: Number) -> str:
         if number.imag:
             return f"{_key_of_number(number.real)}+{_key_of_number(number.imag)}j"
         number = number.real
+    if isinstance(number, Fraction):
+        return _key_of_fraction(number)
     if isinstance(number, float) and not number.is_integer():
         return number.hex()  # also inf and nan
     return hex(int(number))
+
+
+def _key_of_fraction(number: Fraction) -> str:
+    above, below = number.as_integer_ratio()
+    if below == 1:
+        return hex(above)
+    try:
+        nearest = above / below
+    except OverflowError:  # beyond any double
+        nearest = math.inf
+    if math.isfinite(nearest) and Fraction(nearest) == number:
+        return nearest.hex()
+    return f"{above:x}/{below:x}"

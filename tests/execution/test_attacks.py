@@ -376,7 +376,8 @@ def test_closing_the_streams_is_no_failure_of_the_sandbox(sandbox: Sandbox) -> N
             Verdict.RUNTIME_ERROR,
         ),
         ("class E(BaseException):\n    def __str__(self): raise self\nraise E", Verdict.RUNTIME_ERROR),
-        ("import threading\nthreading._shutdown = None", Verdict.RUNTIME_ERROR),
+        ("import threading\nthreading._shutdown = None", Verdict.ACCEPTED),  # as in plain Python: ignored
+        ("import atexit, threading\ndel atexit._run_exitfuncs, threading._shutdown", Verdict.ACCEPTED),
         ("(" * 300, Verdict.SYNTAX_ERROR),
         # the parser takes its own depth for a lack of memory
         ("-" * 200_000 + "1", Verdict.MEMORY_LIMIT),

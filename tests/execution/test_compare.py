@@ -32,6 +32,20 @@ EXACT_SPACE = OutputRule(exact_whitespace=True)
         (b"7.0", "7", CODECONTESTS_RULE, True),
         (b"+7", "7", OutputRule(), False),
         (b"9007199254740993", "9007199254740992", OutputRule(), False),
+        # int(n * (n + 1) / 2) and n * (n + 1) // 2 for n = 123456789012: one double, and not one number
+        (b"7620789376638470062080", "7620789376638470362578", CODECONTESTS_RULE, False),
+        (b"9007199254740993", "9007199254740992", CODECONTESTS_RULE, False),
+        (b"9007199254740992", "9007199254740993", CODECONTESTS_RULE, False),
+        (b"-9007199254740993", "-9007199254740992", CODECONTESTS_RULE, False),
+        (b"9007199254740991", "9007199254740992", CODECONTESTS_RULE, False),
+        (b"9007199254740991", "9007199254740992", OutputRule(integers_as_floats=True), True),  # up to 2**53
+        (b"9007199254740993", "9007199254740992", OutputRule(integers_as_floats=True), False),
+        (b"+009007199254740993", "9007199254740993", CODECONTESTS_RULE, True),
+        (b"9007199254740993.0", "9007199254740992", CODECONTESTS_RULE, True),  # no integer: as DeepMind
+        (b"9007199254740993", "9007199254740992.0", CODECONTESTS_RULE, True),
+        (b"1e18", "1000000000000000000", CODECONTESTS_RULE, True),
+        (b"1" * 399, "1" * 398 + "2", CODECONTESTS_RULE, False),
+        (b"0" + b"1" * 398, "1" * 398, CODECONTESTS_RULE, True),  # too large for a double
         (b"7", "7.0", OutputRule(), True),
         (b"0.3333333", "0.33333333333", OutputRule(), True),
         (b"0.3333", "0.33333333333", OutputRule(), False),
@@ -78,6 +92,11 @@ def oracle(stdout: str, expected: str, rule: OutputRule) -> bool:
             return False
         if not (NUMBER.fullmatch(one) and NUMBER.fullmatch(other)):
             return False
+        whole = integer and re.fullmatch(r"[+-]?[0-9]+", one)
+        if whole and max(abs(int(one)), abs(int(other))) > 2**53:
+            if int(one) != int(other):
+                return False
+            continue
         distance = abs(Fraction(one) - Fraction(other))
         if distance > max(
             Fraction(rule.absolute_tolerance), Fraction(rule.relative_tolerance) * abs(Fraction(other))
@@ -97,6 +116,8 @@ NUMBERS = st.builds(
 TOKENS = st.one_of(
     NUMBERS,
     st.integers(-9, 9).map(str),
+    st.integers(2**53 - 2, 2**53 + 2).map(str),
+    st.integers(-(2**60) - 1, 1 - 2**60).map(str),
     st.sampled_from(
         ["yes", "YES", "nan", "NaN", "inf", "-inf", "1_0", "0x1", "1e", ".", "-", "1.", ".5", "é"]
     ),

@@ -133,6 +133,10 @@ def test_values_of_a_function(sandbox: Sandbox) -> None:
         ("def f(): return (i for i in [7])", Verdict.WRONG_ANSWER),
         ("def f(): print(7)", Verdict.WRONG_ANSWER),
         ("f = lambda: 7", Verdict.ACCEPTED),
+        ("from fractions import Fraction\ndef f(): return Fraction(14, 2)", Verdict.ACCEPTED),
+        ("from decimal import Decimal\ndef f(): return Decimal('7.00')", Verdict.ACCEPTED),
+        ("import enum\nclass E(enum.IntEnum):\n    A = 7\ndef f(): return E.A", Verdict.ACCEPTED),
+        ("import enum\nclass E(enum.Enum):\n    A = 7\ndef f(): return E.A", Verdict.WRONG_ANSWER),
         ("def f(): return 7\nif __name__ == '__main__': f = None", Verdict.ACCEPTED),
         (
             "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: 'int'\ndef f(): return A(7).x",

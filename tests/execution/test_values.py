@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 import threading
 from collections import Counter, OrderedDict, defaultdict
@@ -125,35 +124,14 @@ def test_equality(found: Any, expected: Any, wanted: bool) -> None:
 
 def test_integers_may_be_compared_as_floats() -> None:
     assert same(3.0000001, 3, OutputRule(integers_as_floats=True))
+    assert same(2**53, 2**53 - 1, OutputRule(integers_as_floats=True, absolute_tolerance=1.0))
 
 
-class AlwaysEqual:
-    """A cheat."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
-class Number(int):
-    """A cheat that calls itself an int."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@pytest.mark.parametrize("value", [AlwaysEqual(), Number(7), [Number(7)], type("str", (str,), {})("7")])
-def test_only_exact_types_are_values(value: Any) -> None:
-    assert "opaque" in json.dumps(tree_of(value))
-    for expected in (7, [7], "7", value):
-        assert not same(value, expected)
-    with pytest.raises(ValueError):  # no key has this form
-        same({Number(7): 1}, {7: 1})
+def test_integers_that_doubles_cannot_tell_apart_are_exact() -> None:
+    rule = OutputRule(integers_as_floats=True)
+    assert not same(2**53 + 1, 2**53, rule)
+    assert not same([2**80], [2**80 + 1], rule)
+    assert same(float(2**80), 2**80 + 1, rule)  # the found number is no integer
 
 
 def test_what_is_nested_too_deep_is_opaque() -> None:

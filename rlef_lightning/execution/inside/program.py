@@ -5,16 +5,15 @@ The order is: own session and descriptors, walls, fresh interpreter, compile, ru
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import contextlib
+import ctypes
 import fcntl
 import gc
 import io
 import linecache
 import marshal
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -22,15 +21,18 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from .ending import FILE_NAME, exit_code, finish, leave, own_traceback, report_uncaught
 from .kernel import OPEN_FILES
 from .values import decode, encode
 from .walls import Walls
 
-FILE_NAME = "solution.py"
 STATUS, VALUE, JOB = 3, 4, 5
 """Descriptors of the pipes in the program's process; the second stays where a function is called."""
-SIGNAL_OUT_OF_MEMORY = signal.SIGUSR2
-"""How the bootstrap says "uncaught MemoryError". A program may fake it; that only renames its failure."""
+_leave_call, _enter_call = ctypes.pythonapi.Py_LeaveRecursiveCall, ctypes.pythonapi.Py_EnterRecursiveCall
+_leave_call.restype, _leave_call.argtypes = None, []
+_enter_call.argtypes = [ctypes.c_char_p]
+_STREAMS: list[io.IOBase] = []
+"""The files of the standard output streams, text and buffers, as long as the process lives."""
 
 
 class Job:
@@ -92,20 +94,15 @@ def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int) -
         walls.confine()
         fresh_interpreter(folder)
         rehearse()
+        discount_calls()
         letter = Letter.receive()
         walls.limit(letter.limits)
-        code = execute(letter)
-        threading._shutdown()  # type: ignore[attr-defined]  # joins threads, as at the interpreter's end
-        atexit._run_exitfuncs()
-    except SystemExit as error:
-        code = exit_code(error.code)
+        code = run_to_the_end(letter)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             os.write(2, own_traceback(error).encode(errors="replace"))
-        code = 1
     finally:
-        flush()
-        os._exit(code)
+        leave(code)
 
 
 def become_program(fds: Sequence[int], folder: str) -> None:
@@ -165,6 +162,7 @@ def replace_streams() -> None:
         stream.mode = stream.buffer.raw.mode[0]  # type: ignore[attr-defined]
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    _STREAMS[:] = sys.stdout, sys.stdout.buffer, sys.stderr, sys.stderr.buffer  # type: ignore[assignment]
 
 
 def raw(fd: int, mode: str) -> io.FileIO:
@@ -172,6 +170,15 @@ def raw(fd: int, mode: str) -> io.FileIO:
     file = io.FileIO(fd, mode, closefd=False)
     file.name = ("<stdin>", "<stdout>", "<stderr>")[fd]
     return file
+
+
+def run_to_the_end(job: Letter) -> int:
+    """The program from its compilation to the interpreter's end; returns the exit code.
+
+    Of a function only the value matters, so that its objects need not end.
+    """
+    code = execute(job)  # by its return nothing but the modules holds the program's namespace
+    return finish(code, "" if job.function else job.code, _STREAMS)
 
 
 def execute(job: Letter) -> int:
@@ -199,13 +206,43 @@ def execute(job: Letter) -> int:
         arguments = decode(job.call) if job.function else ()
         exec(program, namespace)
         if job.function:
+            count_calls(2)  # a function is called by a module, whose place `execute` takes now
             send_value(function_of(namespace, job.function)(*arguments))
     except SystemExit as error:
-        return exit_code(error.code)
+        return exit_code(error)
     except BaseException as error:
-        report_uncaught(error)
-        return 1
+        return report_uncaught(error)
     return 0
+
+
+def discount_calls() -> None:
+    """Lets recursion go as deep as under plain Python, though the bootstrap has calls below the program.
+
+    Two calls above the caller, in `execute`, calls then count from -1: a module run there by `exec`, which
+    counts itself, is where a main module is. Also the compiler's depth depends on that count.
+    """
+    limit = sys.getrecursionlimit()
+    if sys.version_info >= (3, 12):  # calls in C have a count of their own, and cannot be taken off this one
+        sys.setrecursionlimit(limit + len(traceback.extract_stack()) + 1)
+        return
+    while not _allowed(limit=1):
+        _leave_call()  # so that the limit that a program asks for stays what it is
+    sys.setrecursionlimit(limit)
+
+
+def _allowed(limit: int) -> bool:
+    """Sets the recursion limit, which Python refuses when the calls in progress are as many."""
+    try:
+        sys.setrecursionlimit(limit)
+    except RecursionError:
+        return False
+    return True
+
+
+def count_calls(number: int) -> None:
+    """Takes back so much of `discount_calls`."""
+    for _ in range(number):
+        _enter_call(b"")
 
 
 def function_of(namespace: dict[str, Any], name: str) -> Any:
@@ -224,46 +261,3 @@ def send_value(value: object) -> None:
     while view:
         view = view[os.write(VALUE, view) :]
     os.close(VALUE)
-
-
-def exit_code(value: object) -> int:
-    """What the interpreter makes of the argument of sys.exit()."""
-    if value is None:
-        return 0
-    if isinstance(value, int):
-        return value & 0xFF
-    print(value, file=sys.stderr)
-    return 1
-
-
-def report_uncaught(error: BaseException) -> None:
-    """Prints the traceback as Python would; an uncaught MemoryError ends the process right here."""
-    with contextlib.suppress(BaseException):
-        if sys.excepthook is not sys.__excepthook__:
-            sys.excepthook(type(error), error, error.__traceback__)
-        else:
-            sys.stderr.write(own_traceback(error))
-    if isinstance(error, MemoryError):
-        flush()
-        signal.signal(SIGNAL_OUT_OF_MEMORY, signal.SIG_DFL)
-        os.kill(os.getpid(), SIGNAL_OUT_OF_MEMORY)
-
-
-def own_traceback(error: BaseException) -> str:
-    """The traceback with the program's own frames only: library paths tell a reader nothing."""
-    rendered = traceback.TracebackException.from_exception(error, limit=-100)
-    pending: list[traceback.TracebackException | None] = [rendered]
-    while pending:
-        one = pending.pop()
-        if one is not None:
-            own = [frame for frame in one.stack if frame.filename == FILE_NAME]
-            one.stack = traceback.StackSummary.from_list(own)
-            pending += [one.__cause__, one.__context__]
-    return "".join(rendered.format())
-
-
-def flush() -> None:
-    """Empties the buffers of the standard streams, whatever the program has made of them."""
-    for name in ("stdout", "stderr"):
-        with contextlib.suppress(BaseException):
-            getattr(sys, name).flush()
