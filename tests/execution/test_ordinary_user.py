@@ -227,6 +227,23 @@ def test_a_note_on_what_stays_is_not_found(start: Start, case: str) -> None:
     assert found["passed"] == [True] * 5
 
 
+@pytest.mark.usefixtures("able")
+def test_a_full_and_closed_scratch_folder_costs_no_runner(start: Start) -> None:
+    filling = """
+import os
+home = os.getcwd()
+try:
+    while True: os.mkdir("d"); os.chdir("d"); os.chmod(".", 0o300)
+except OSError as error: assert error.errno == 28
+os.chmod(home, 0)
+print(7)
+"""
+    writing = "open('file', 'w').write('7')\nprint(open('file').read())"
+    found = start(codes=(filling, writing), retries=0)
+    assert "error" not in found, found
+    assert found["passed"] == [True] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "program"), [("NsjailExecutor", "nsjail"), ("BubblewrapExecutor", "bwrap")]
