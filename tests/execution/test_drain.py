@@ -70,12 +70,16 @@ class Loans:
             self.out.remove(alone)
 
     async def watch(self) -> None:
-        """Nobody stands before a free item for longer than a stop, but for one who has been very patient."""
-        since = now()
+        """Nobody stands before a free item for longer than a stop, but for one who has been very patient.
+
+        Stops may follow each other where somebody was alone, and others had their turns, in between.
+        """
+        since, served = now(), 0
         while True:
             held_back = self.lender._free and self.lender._shared and not any(self.out)
             patient = self.asking and now() - min(self.asking.values()) >= PATIENCE_S
-            since = since if held_back and not patient else now()
+            stands_still = held_back and not patient and len(self.waited) == served
+            since, served = since if stands_still else now(), len(self.waited)
             assert now() - since <= STOP_S + LOOK_S
             await asyncio.sleep(LOOK_S)
 
