@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -16,6 +16,13 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Borrower = tuple[Hashable, Hashable]
 """A client and one of its requests."""
+
+STOP_S = 1.0
+"""Seconds for which at most nobody gets an item because somebody waits to be alone."""
+REST_S = 4.0
+"""Seconds of lending as usual between two such stops: they take a fifth of the time at most."""
+PATIENCE_S = 60.0
+"""Seconds of stops in vain, after which one lasts until all items are back."""
 
 
 class Line(Generic[K]):
@@ -118,6 +125,44 @@ class Queue(Generic[T]):
             del self._requests[client]
 
 
+class Drain:
+    """When lending stops so that all items come back, on behalf of whoever is next to be alone.
+
+    A stop that is over before they are back has been in vain: others hold their items for long. Then lending
+    goes on, and another stop follows. It would be no way out to go ahead beside the others: one that
+    sleeps now may compute in a moment, and who is alone must be.
+    """
+
+    def __init__(self, go_on: Callable[[], None]):
+        self._go_on = go_on
+        self._timer: asyncio.TimerHandle | None = None
+        self._began = 0.0
+        self.stopped = False
+        """True while nothing may be lent."""
+
+    def begin(self) -> None:
+        """Stops lending now; without effect once begun."""
+        if self._timer is None:
+            self._began = asyncio.get_running_loop().time()
+            self._stop()
+
+    def end(self) -> None:
+        """Somebody is alone, or nobody wants to be any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self.stopped = None, False
+
+    def _stop(self) -> None:
+        self.stopped, loop = True, asyncio.get_running_loop()
+        if loop.time() - self._began < PATIENCE_S:
+            self._timer = loop.call_later(STOP_S, self._rest)
+
+    def _rest(self) -> None:
+        self.stopped = False
+        self._timer = asyncio.get_running_loop().call_later(REST_S, self._stop)
+        self._go_on()
+
+
 class FairLender(Generic[T]):
     """Lends items: many at once, or one alone.
 
@@ -130,6 +175,7 @@ class FairLender(Generic[T]):
         self._count = len(self._free)
         self._shared: Queue[T] = Queue()
         self._alone: Queue[T] = Queue()
+        self._drain = Drain(self._serve)
         self._turns = self._count
         """Items lent since somebody was alone last; 0 while somebody is."""
 
@@ -147,8 +193,11 @@ class FairLender(Generic[T]):
     async def alone(self, key: Hashable, client: Hashable = None) -> AsyncIterator[T]:
         """As `lend`, but waits until all items are back, and nobody else gets one during the block.
 
-        After each block as many items as there are go to `lend`, if wanted, before the next `alone`: neither
-        starves the other. The caller must not hold an item, or it would wait for itself.
+        Neither starves the other. After each block as many items as there are go to `lend`, if wanted, before
+        the next `alone`. While it waits for items, others get none for STOP_S at a time only, with REST_S
+        between, so that one long loan does not leave all other items unused. A wait for its turn ends
+        PATIENCE_S after the first stop and a little later (STOP_S + REST_S), plus the longest loan. The
+        caller must not hold an item, or it would wait for itself.
         """
         borrower = (client, key)
         item = await self._wait(self._alone, borrower)
@@ -185,8 +234,15 @@ class FairLender(Generic[T]):
         if self._turns == 0 and len(self._free) < self._count:
             return None  # somebody is alone
         due = self._turns >= self._count or not self._shared
-        if self._alone and due:
-            return self._alone if len(self._free) == self._count else None
+        if not self._alone:
+            self._drain.end()
+        elif due and len(self._free) == self._count:
+            self._drain.end()
+            return self._alone
+        elif due:
+            self._drain.begin()
+            if self._drain.stopped:
+                return None
         return self._shared if self._shared and self._free else None
 
     def _take_back(self, queue: Queue[T], borrower: Borrower, item: T) -> None:

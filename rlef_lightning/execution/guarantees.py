@@ -46,7 +46,7 @@ GUARANTEES = (
     Guarantee("environment", "its environment holds nothing of the trainer's", _FAULT),
     Guarantee("descriptors", "it holds no descriptor but stdin, stdout and stderr", _FAULT),
     Guarantee("stdin", "stdin is a regular file that nobody can change", _FAULT),
-    Guarantee("survivors", "no process and no file of it outlives the run", _FAULT),
+    Guarantee("survivors", "no process, no file and no mark on its folders outlives the run", _FAULT),
     Guarantee(
         "privileges",
         "it has no rights of root, no capabilities, and cannot gain any",

@@ -47,15 +47,19 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def shared(backend_name: str, loop: asyncio.AbstractEventLoop) -> Iterator[Sandbox]:
     """The executor that is started once per backend; its trainer's environment holds a secret."""
     os.environ["RLEF_TEST_SECRET"] = CANARY
-    executor = BACKENDS[backend_name](workers=2)
+    executor = BACKENDS[backend_name](workers=2, recycle_after=1_000_000)  # else runners end of themselves
     yield Sandbox(executor, loop)
     loop.run_until_complete(executor.close())
 
 
 @pytest.fixture
 def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
-    """The shared executor, checked after the test for its health and for what was left behind."""
-    before = shared.belongings()
+    """The shared executor, checked after the test for its health and for what was left behind.
+
+    The runners must be those of before: a run that costs its runner is repeated, which would hide the loss.
+    """
+    before, runners = shared.belongings(), shared.runners()
     yield shared
     shared.assert_healthy()
     assert shared.belongings() == before
+    assert shared.runners() == runners, "a program has cost the sandbox a runner"

@@ -27,6 +27,44 @@ CANARY = "canary-9f1c2e"
 FORKED = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n"
 """Begins a program that shall be seen to run: alone, its process looks like a spare one."""
 
+# A default access list that gives nobody anything, as the kernel takes it: version 2, then for the owner (1),
+# the group (4) and others (32) a mode and no id.
+POISON = """
+import os, struct
+entries = (struct.pack("<HHI", tag, 0, 0xFFFFFFFF) for tag in (1, 4, 32))
+nobody = struct.pack("<I", 2) + b"".join(entries)
+"""
+LEAVE_NOTES = (
+    POISON
+    + """
+for path in (".", "..", "../..", os.getcwd()):
+    for leave in (
+        lambda: os.setxattr(path, "user.note", b"7"),
+        lambda: os.setxattr(path, "system.posix_acl_default", nobody),
+        lambda: os.setxattr(path, "system.posix_acl_access", nobody),
+        lambda: os.utime(path, ns=(7, 7)),
+        lambda: os.chmod(path, 0o751),
+        lambda: os.mkdir(path + "/note"),
+    ):
+        try: leave()
+        except OSError: pass
+try: os.rmdir("note")
+except OSError: pass
+print(7)
+"""
+)
+FIND_NOTES = """
+import os
+for path in (".", ".."):
+    kept = os.stat(path)
+    print(oct(kept.st_mode), 7 in (kept.st_atime_ns, kept.st_mtime_ns), os.listxattr(path))
+print(os.path.exists("../note"), os.path.exists("../../note"))
+open("file", "w").write("7")
+print(open("file").read())
+"""
+NO_NOTES = "0o40700 False []\n0o40711 False []\nFalse False\n7\n"
+"""What the second program says where the first one's notes are gone."""
+
 BACKENDS: dict[str, type[DaemonExecutor]] = {
     "subprocess": SubprocessExecutor,
     "nsjail": NsjailExecutor,

@@ -39,6 +39,8 @@ PLAIN = {
     "read": (0, 63), "write": (1, 64), "openat": (257, 56), "mmap": (9, 222), "brk": (12, 214),
     "futex": (202, 98), "getrandom": (318, 278), "wait4": (61, 260), "kill": (62, 129), "execve": (59, 221),
     "getcwd": (79, 17), "ftruncate": (77, 46), "utimensat": (280, 88), "sched_yield": (24, 124),
+    "getxattr": (191, 8), "lgetxattr": (192, 9), "fgetxattr": (193, 10), "listxattr": (194, 11),
+    "llistxattr": (195, 12), "flistxattr": (196, 13), "landlock_restrict_self": (446, 446),
 }  # fmt: skip
 DENIED = {
     "ptrace": (101, 117), "unshare": (272, 97), "mount": (165, 40), "keyctl": (250, 219),
@@ -46,6 +48,9 @@ DENIED = {
     "process_vm_readv": (310, 270), "sched_setaffinity": (203, 122), "setns": (308, 268),
     "add_key": (248, 217), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "flock": (73, 32),
     "mq_open": (240, 180), "connect": (42, 203), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "removexattrat": (466, 466), "file_setattr": (469, 469), "landlock_create_ruleset": (444, 444),
 }  # fmt: skip
 ABSENT = {"clone3": (435, 435), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426)}
 
@@ -77,6 +82,14 @@ def test_calls_by_their_number(column: int, machine: str) -> None:
         ((16, 29), (0, 0x5401), True),  # ioctl(TCGETS): isatty
         ((16, 29), (0, 0x5412), False),  # TIOCSTI
         ((16, 29), (0, 0x541C), False),  # TIOCLINUX
+        ((16, 29), (3, 0x80086601), True),  # FS_IOC_GETFLAGS
+        ((16, 29), (3, 0x40086602), False),  # FS_IOC_SETFLAGS: _IOW('f', 2, long)
+        ((16, 29), (3, 0x401C5820), False),  # FS_IOC_FSSETXATTR: _IOW('X', 32, 28 bytes)
+        ((16, 29), (3, 0xC0506617), False),  # FS_IOC_ADD_ENCRYPTION_KEY: _IOWR('f', 23, 80 bytes)
+        ((72, 25), (3, 2), True),  # fcntl(F_SETFD)
+        ((72, 25), (3, 1030), True),  # F_DUPFD_CLOEXEC
+        ((72, 25), (3, 1036), False),  # F_SET_RW_HINT
+        ((72, 25), (3, 1038), False),  # F_SET_FILE_RW_HINT
         ((13, 134), (17, 0, 0x7FFC00001000), True),  # rt_sigaction(SIGCHLD), only asking
         ((13, 134), (17, 0x7FFC00001000), False),
         ((13, 134), (17, 0x7FFC00000000), False),  # an address whose lower half is zero

@@ -133,6 +133,19 @@ def test_a_probe_sees_that_there_is_no_wall(probe: Probe, decoys: Decoys, tmp_pa
     assert expected in found
 
 
+def test_notes_are_found_where_they_stay(tmp_path: Path) -> None:
+    """Attributes need a file system that has them; the rest is left on any."""
+    _, looks, notes, _ = (probe for probe in ALL if probe.guarantee == "survivors")
+    folder = tmp_path / "disk" / "run"
+    folder.mkdir(parents=True)
+    said = []
+    for probe in (looks, notes, looks):
+        command = [sys.executable, "-c", probe.code]
+        said.append(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)
+    assert (said[0], said[1]) == (b"[]\n", b"1\n")
+    assert json.loads(said[2]).count("times") == json.loads(said[2]).count("modes") == 2
+
+
 def test_what_arrives_outside_counts_whatever_the_probe_says(decoys: Decoys, tmp_path: Path) -> None:
     told = json.loads(decoys.to_json())
     assert decoys.touched() == []
@@ -183,10 +196,13 @@ def test_bounds_that_do_not_hold_are_seen(decoys: Decoys) -> None:
         verdict(by_name["disk"], free)
         == "fill 2097152 bytes where 1048576 are allowed, make more than 100 files"
     )
-    leaves, looks = (probe for probe in ALL if probe.guarantee == "survivors")
+    leaves, looks, notes, again = (probe for probe in ALL if probe.guarantee == "survivors")
+    assert again is looks
     assert verdict(leaves, outcome(decoys, stdout=b"1")) == ""
     assert verdict(leaves, replace(outcome(decoys, stdout=b"1"), survivors=1)) != ""
-    assert verdict(looks, outcome(decoys, stdout=b'["left"]')) == "find files of an earlier run"
+    assert verdict(looks, outcome(decoys, stdout=b"[]")) == ""
+    assert verdict(looks, outcome(decoys, stdout=b'["files"]')) == "find files of an earlier run"
+    assert verdict(notes, outcome(decoys, stdout=b"1")) == ""
 
 
 @pytest.mark.parametrize(("processes", "survivors"), [(0, 0), (1, 0), (2, 1)])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandboxing import FIND_NOTES, LEAVE_NOTES, NO_NOTES
 
 import rlef_lightning
 from rlef_lightning.execution.features import features
@@ -200,6 +201,47 @@ print(7)
     found = start(codes=(writing, closing, "print(7)", writing), namespaces=namespaces)
     assert "error" not in found, found
     assert found["passed"] == [True] * 4
+
+
+CHECKED = f"""
+import contextlib, io
+said = io.StringIO()
+with contextlib.redirect_stdout(said): exec({FIND_NOTES!r})
+print(7 if said.getvalue() == {NO_NOTES!r} else said.getvalue())
+"""
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize(
+    "case",
+    [
+        "nothing",
+        *(pytest.param(case, marks=pytest.mark.slow) for case in ("asked not to", "Landlock", "filters")),
+    ],
+)
+def test_a_note_on_what_stays_is_not_found(start: Start, case: str) -> None:
+    """The folders above are the user's own here, and cannot be new ones."""
+    asked = WITHOUT[case][0] if case in WITHOUT else {}
+    found = start(codes=(CHECKED, LEAVE_NOTES, CHECKED, LEAVE_NOTES + "open('kept', 'w')", CHECKED), **asked)
+    assert "error" not in found, found
+    assert found["passed"] == [True] * 5
+
+
+@pytest.mark.usefixtures("able")
+def test_a_full_and_closed_scratch_folder_costs_no_runner(start: Start) -> None:
+    filling = """
+import os
+home = os.getcwd()
+try:
+    while True: os.mkdir("d"); os.chdir("d"); os.chmod(".", 0o300)
+except OSError as error: assert error.errno == 28
+os.chmod(home, 0)
+print(7)
+"""
+    writing = "open('file', 'w').write('7')\nprint(open('file').read())"
+    found = start(codes=(filling, writing), retries=0)
+    assert "error" not in found, found
+    assert found["passed"] == [True] * 2
 
 
 @pytest.mark.slow

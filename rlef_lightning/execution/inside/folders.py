@@ -1,7 +1,8 @@
-"""The program's scratch folder: emptied between runs, whatever the program has built in it."""
+"""The program's scratch folder: a new one for each run, whatever the last program has made of the old one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -14,57 +15,88 @@ def is_empty(path: str) -> bool:
         return False
 
 
-def empty_folder(path: str, uid: int | None) -> bool:
-    """Makes `path` an empty folder of the program's user; True when it is a new one.
+def new_folder(path: str, uid: int | None) -> None:
+    """Puts a new, empty folder of the program's user in the place of whatever is at `path`.
 
-    Most programs write no file: a quick case.
+    Never the old one, emptied: its attributes, default rights, flags and times would tell the next program
+    something. Most programs write no file: a quick case.
     """
     try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)  # without a user of its own, a program may replace the folder
-        elif os.listdir(path):
-            remove_tree(path)
-        else:
-            os.chmod(path, 0o700)
-            return False
+        os.rmdir(path)
     except FileNotFoundError:
         pass
+    except NotADirectoryError:
+        os.unlink(path)  # without a user of its own, a program may replace the folder
+    except OSError:
+        remove_tree(path)
     os.mkdir(path, 0o700)
     if uid is not None:
         os.chown(path, uid, uid)
-    return True
+
+
+def restore(path: str) -> None:
+    """Makes a folder that cannot be a new one look as before: its mode, its times, no attributes.
+
+    For those above the scratch folder, which a program of the same user may have changed, and closed to us.
+    On mounts that nobody can write to, nobody has.
+    """
+    for act in (lambda: os.chmod(path, 0o711), lambda: os.utime(path), lambda: strip(path)):
+        with contextlib.suppress(OSError):
+            act()
+
+
+def strip(path: str) -> None:
+    """Removes the attributes that a program may have set, access lists among them; raises OSError."""
+    for name in os.listxattr(path):
+        if name.startswith(("user.", "system.posix_acl_")):
+            os.removexattr(path, name)
+
+
+def keep_only(path: str) -> None:
+    """Removes whatever lies beside `path`."""
+    above, kept = os.path.split(path)
+    for name in os.listdir(above):
+        if name != kept:
+            remove(os.path.join(above, name))
+
+
+def remove(path: str) -> None:
+    """Removes a file, or a folder with all in it."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        remove_tree(path)
+    else:
+        os.unlink(path)
 
 
 def remove_tree(path: str) -> None:
     """Removes a folder with all in it; follows no link. Nothing of the program is alive by now.
 
     A program may have nested folders beyond any path length or made them unreadable: each is opened
-    up, lifted into one flat folder, and emptied there, so that neither matters.
+    up, lifted into the topmost, and emptied there, so that neither matters. Nothing is made for that: the
+    program may have used up the last file of the file system.
     """
-    trash = f"{path}.{os.urandom(8).hex()}"  # nobody can have prepared it
-    os.mkdir(trash, 0o700)
-    found, count = [path], 0
-    pending: list[str] = []
-    while found or pending:
-        for folder in found:
-            os.chmod(folder, 0o700)
-            lifted = os.path.join(trash, str(count))
-            os.rename(folder, lifted)
-            pending.append(lifted)
-            count += 1
-        found = remove_files(pending[-1])
-        if not found:  # else again, once its folders have been lifted out
-            os.rmdir(pending.pop())
-    os.rmdir(trash)
+    word = os.urandom(8).hex()  # nobody can have prepared names with it
+    doomed, count = f"{path}.{word}", 0
+    os.rename(path, doomed)
+    while folders := clear(doomed):
+        for folder in folders:
+            for inner in clear(folder):
+                os.chmod(inner, 0o700)  # else it cannot be moved
+                os.rename(inner, os.path.join(doomed, f"{word}.{count}"))
+                count += 1
+            os.rmdir(folder)
+    os.rmdir(doomed)
 
 
-def remove_files(folder: str) -> list[str]:
-    """Removes whatever is not a folder; returns the folders that are left."""
+def clear(folder: str) -> list[str]:
+    """Opens a folder up and removes whatever in it is not a folder; returns the folders that are left."""
+    os.chmod(folder, 0o700)
+    with os.scandir(folder) as found:
+        entries = list(found)
     folders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            else:
-                os.unlink(entry.path)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.path)
+        else:
+            os.unlink(entry.path)
     return folders

@@ -28,7 +28,7 @@ import threading
 from typing import Any
 
 from . import namespaces
-from .folders import empty_folder, is_empty
+from .folders import is_empty, keep_only, new_folder, restore
 from .kernel import (
     OPEN_FILES,
     PR_SET_CHILD_SUBREAPER,
@@ -112,21 +112,22 @@ def serve(control: int, folder: str, walls: Walls, template: Template) -> None:
 
 
 def prepare_folder(folder: str, walls: Walls) -> None:
-    """Empties the scratch folder, and lets programs into it when it is a new one."""
+    """Makes a new scratch folder, and lets programs into it. Nothing else that they can change survives."""
     if walls.uid is None:
-        open_up(folder)
-    if empty_folder(folder, walls.uid):
-        walls.surround()
+        for path in folders_above(folder):
+            restore(path)
+        if walls.own_disk:
+            keep_only(folder)  # without Landlock, a program of the same user may write beside it
+    new_folder(folder, walls.uid)
+    walls.surround()
 
 
-def open_up(folder: str) -> None:
-    """Sets the folders above right again: a program of the same user may have closed them to us."""
+def folders_above(folder: str) -> list[str]:
+    """The file system's, the worker's and the daemon's folder, from the top."""
     above = [folder]
     for _ in range(3):
         above.insert(0, os.path.dirname(above[0]))
-    for path in above[:-1]:
-        with contextlib.suppress(OSError):  # on mounts that nobody can write to, nobody has
-            os.chmod(path, 0o711)
+    return above[:-1]
 
 
 def warm_up(options: dict[str, Any]) -> None:

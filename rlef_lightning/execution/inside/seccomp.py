@@ -38,13 +38,18 @@ _REFUSED = {
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39),
     "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429),
     "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
-    "mount_setattr": (442, 442), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
+    "mount_setattr": (442, 442), "open_tree_attr": (467, 467),
+    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
     # things that outlive a run, or are shared beyond it
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "memfd_create": (319, 279),
     "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195),
     "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192),
     "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
     "mq_open": (240, 180), "mq_unlink": (241, 181), "flock": (73, 32),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "removexattrat": (466, 466), "file_setattr": (469, 469),
+    "landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445),  # keep what is removed
     "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
     # the network; a stream socketpair stays, event loops need it
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
@@ -62,7 +67,16 @@ _NEW_NAMESPACE = 0x7E020080
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 _SOCKET_TYPE, _STREAM = 0xF, 1
 _SIGCHLD = 17
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_REFUSED_CONTROLS = {
+    "TIOCSTI": 0x5412, "TIOCLINUX": 0x541C,
+    # marks on files and file systems, which stay
+    "FS_IOC_SETFLAGS": 0x40086602, "FS_IOC32_SETFLAGS": 0x40046602, "FS_IOC_FSSETXATTR": 0x401C5820,
+    "FS_IOC_SETVERSION": 0x40087602, "FS_IOC32_SETVERSION": 0x40047602,
+    "FS_IOC_ADD_ENCRYPTION_KEY": 0xC0506617,
+}  # fmt: skip
+_REFUSED_ON_FILES = {"F_SET_RW_HINT": 1036, "F_SET_FILE_RW_HINT": 1038}
+"""Older kernels keep such a hint for any file that can be read."""
+_INSTRUCTION_BYTES = 8
 
 
 def _ins(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -76,7 +90,8 @@ def _refuse(number: int) -> bytes:
 
 def _when(number: int, *block: bytes) -> bytes:
     """`block` for this call only; it must return on every path."""
-    return _ins(_JUMP_EQUAL, number, 0, len(block)) + b"".join(block)
+    instructions = b"".join(block)
+    return _ins(_JUMP_EQUAL, number, 0, len(instructions) // _INSTRUCTION_BYTES) + instructions
 
 
 def _argument(index: int, *, high: bool = False) -> bytes:
@@ -87,8 +102,8 @@ def _argument(index: int, *, high: bool = False) -> bytes:
 def _conditional(column: int) -> bytes:
     """Calls that are refused for some arguments."""
     numbers = {
-        "clone": (56, 220), "socketpair": (53, 199), "ioctl": (16, 29), "prlimit64": (302, 261),
-        "sendto": (44, 206), "rt_sigaction": (13, 134),
+        "clone": (56, 220), "socketpair": (53, 199), "ioctl": (16, 29), "fcntl": (72, 25),
+        "prlimit64": (302, 261), "sendto": (44, 206), "rt_sigaction": (13, 134),
     }  # fmt: skip
     of = {name: both[column] for name, both in numbers.items()}
     allow, refuse = _ins(_RETURN, _ALLOW), _refuse(errno.EPERM)
@@ -97,8 +112,8 @@ def _conditional(column: int) -> bytes:
         # a datagram pair could be sent from to any other address
         _when(of["socketpair"], _argument(1), _ins(_AND, _SOCKET_TYPE),
               _ins(_JUMP_EQUAL, _STREAM, 1, 0), refuse, allow),
-        _when(of["ioctl"], _argument(1), _ins(_JUMP_EQUAL, _TIOCSTI, 1, 0),
-              _ins(_JUMP_EQUAL, _TIOCLINUX, 0, 1), refuse, allow),
+        _when(of["ioctl"], _argument(1), _members([*_REFUSED_CONTROLS.values()], errno.EPERM), allow),
+        _when(of["fcntl"], _argument(1), _members([*_REFUSED_ON_FILES.values()], errno.EPERM), allow),
         _when(of["prlimit64"], _argument(0), _ins(_JUMP_EQUAL, 0, 1, 0), refuse, allow),
         _when(of["sendto"], _argument(4), _ins(_JUMP_EQUAL, 0, 0, 2), _argument(4, high=True),
               _ins(_JUMP_EQUAL, 0, 1, 0), refuse, allow),
@@ -148,7 +163,7 @@ class Filter:
 
     def __init__(self) -> None:
         self._bytes = program_filter()
-        self._program = _FilterProgram(len(self._bytes) // 8, self._bytes)
+        self._program = _FilterProgram(len(self._bytes) // _INSTRUCTION_BYTES, self._bytes)
 
     def try_out(self) -> None:
         """Loads it in a copy of this process; raises OSError where the kernel does not accept it."""

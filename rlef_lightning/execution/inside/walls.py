@@ -76,7 +76,7 @@ class Walls:
             self.missing.append(f"no scratch file system of its own: {error.strerror}")
 
     def surround(self) -> None:
-        """To be called when the scratch folder is a new one: rules hold for a folder, not for its name."""
+        """To be called for each new scratch folder: rules hold for a folder, not for its name."""
         stood = self.rules != NO_RULES
         if stood and self.uid is not None:
             return  # they hold for the folder above, in which programs of another user can make nothing

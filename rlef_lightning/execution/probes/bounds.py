@@ -179,7 +179,31 @@ for _ in range(3): os.read(ready, 1)
 open("left", "w").close()
 print(1)
 """
-_LOOKS = 'import json, os\nprint(json.dumps(os.listdir(".")))'
+_NOTES = """
+import os, struct
+entries = (struct.pack("<HHI", tag, 0, 0xFFFFFFFF) for tag in (1, 4, 32))
+nobody = struct.pack("<I", 2) + b"".join(entries)
+for path in (".", ".."):
+    for note in (
+        lambda: os.setxattr(path, "user.note", b"1"),
+        lambda: os.setxattr(path, "system.posix_acl_default", nobody),
+        lambda: os.utime(path, (7, 7)),
+        lambda: os.chmod(path, 0o751),
+    ):
+        try: note()
+        except OSError: pass
+print(1)
+"""
+_LOOKS = """
+import json, os
+found = ["files"] if os.listdir(".") else []
+for path in (".", ".."):
+    kept = os.stat(path)
+    found += ["attributes"] if {"user.note", "system.posix_acl_default"} & set(os.listxattr(path)) else []
+    found += ["times"] if 7 in (kept.st_atime, kept.st_mtime) else []
+    found += ["modes"] if kept.st_mode & 0o777 == 0o751 else []
+print(json.dumps(found))
+"""
 
 
 def _judge_survivors(outcome: Outcome) -> str:
@@ -188,8 +212,19 @@ def _judge_survivors(outcome: Outcome) -> str:
     return "leave a process that lives on" if outcome.survivors else ""
 
 
+def _judge_notes(outcome: Outcome) -> str:
+    if outcome.said != 1:
+        raise ProbeFailedError("it did not say that it has left notes")
+    return ""
+
+
+def _judge_looks(outcome: Outcome) -> str:
+    return f"find {' and '.join(outcome.listed)} of an earlier run" if outcome.listed else ""
+
+
 def bounds(settings: Settings) -> tuple[Probe, ...]:
     """Probes of one guarantee follow each other: those of `survivors` must run in the same worker."""
+    looks = Probe(guarantee="survivors", code=_LOOKS, judge=_judge_looks)
     too_long = partial(_judge_stop, by="cpu", what="use more CPU time than its limit")
     too_slow = partial(_judge_stop, by="wall", what="sleep beyond its limit")
     return (
@@ -206,8 +241,7 @@ def bounds(settings: Settings) -> tuple[Probe, ...]:
         Probe(guarantee="file_size", code=_FILE_SIZE_CODE, judge=_judge_file_size),
         _disk(settings),
         Probe(guarantee="survivors", code=_LEAVES, judge=_judge_survivors, leaves=True),
-        Probe(
-            guarantee="survivors", code=_LOOKS,
-            judge=lambda outcome: "find files of an earlier run" if outcome.listed else "",
-        ),
+        looks,
+        Probe(guarantee="survivors", code=_NOTES, judge=_judge_notes),
+        looks,
     )  # fmt: skip
