@@ -33,6 +33,7 @@ ON_NODES = (
     "--trainer.strategy.init_args.timeout_s=120",
     "--trainer.strategy.init_args.async_checkpoints=true",
     "--data.rank_timeout_s=120",
+    "--data.pace.max_episode_s=60",
     "--config=seldom.yaml",
 )
 # No checkpoint after the first epoch but the one at the signal.

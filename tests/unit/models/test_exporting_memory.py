@@ -14,6 +14,7 @@ import torch.distributed.checkpoint as dcp
 from transformers import AutoModelForCausalLM
 
 from rlef_lightning.models import exporting
+from rlef_lightning.models.fingerprint import folder_fingerprint
 from rlef_lightning.models.lora import Lora, add_adapters, described, is_adapter
 from rlef_lightning.models.networks import load_policy
 from rlef_lightning.models.sharding import decoder_layers
@@ -28,7 +29,7 @@ def checkpoint(folder: str, path: Path, kind: str) -> Path:
     content: dict[str, Any] = {}
     if kind == "adapters":
         add_adapters(model, decoder_layers(model), LORA)
-        content["lora"] = described(LORA, "float32")
+        content["lora"] = described(LORA, "float32", folder_fingerprint(folder, "model.model_folder"))
     state = {
         f"policy.model.{n}": w for n, w in model.state_dict().items() if kind != "adapters" or is_adapter(n)
     }
