@@ -10,6 +10,8 @@ from sandboxing import Sandbox
 
 from rlef_lightning.types import Interface, Verdict
 
+pytestmark = pytest.mark.slow
+
 FILE = Interface(output_file="o.txt")
 FILES = {
     "never closed": "f = open('o.txt', 'w')\nf.write('7')",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sandboxing import BACKENDS, Sandbox
 
-pytestmark = pytest.mark.every_backend
+pytestmark = [pytest.mark.every_backend, pytest.mark.slow]
 
 WAYS = {
     "files": "while True: os.close(os.open(str(next(n)), os.O_CREAT | os.O_WRONLY))",

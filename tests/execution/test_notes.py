@@ -13,6 +13,8 @@ from sandboxing import FIND_NOTES, LEAVE_NOTES, LIMITS, NO_NOTES, POISON, Sandbo
 from rlef_lightning.execution.inside import folders
 from rlef_lightning.types import Interface, Verdict
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("keeps_a_file", [False, True])

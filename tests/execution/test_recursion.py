@@ -10,6 +10,8 @@ from sandboxing import Sandbox
 
 from rlef_lightning.types import Interface, Verdict
 
+pytestmark = pytest.mark.slow
+
 FUNCTION = "def f(n):\n    return n if n == 0 else 1 + f(n - 1)\n"
 METHOD = "class A:\n    def f(self, n):\n        return n if n == 0 else 1 + self.f(n - 1)\nf = A().f\n"
 THROUGH_C = "def f(n):\n    return n if n == 0 else 1 + max(map(f, [n - 1]))\n"

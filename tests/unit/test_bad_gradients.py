@@ -22,6 +22,8 @@ from tests.sharded_runs import module_of, strategy_of
 from tests.small_runs import episodes, model_folder, take_step
 from tests.two_ranks import on_two_ranks
 
+pytestmark = pytest.mark.slow
+
 PACK_TOKENS = 40
 
 

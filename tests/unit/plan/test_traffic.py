@@ -23,6 +23,8 @@ from rlef_lightning.plan.traffic import seconds, traffic
 from rlef_lightning.scoring import Networks, logprobs_and_values, response_logprobs
 from tests.planned import ASKED, H100, LENGTHS, small_folder
 
+pytestmark = pytest.mark.slow
+
 RANKS, PACKS = 4, 2
 
 
