@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlef_lightning.errors import ExecutorError
-from rlef_lightning.execution.frames import Message, encode, read_frame
+from rlef_lightning.execution.frames import Message, encode, open_streams, read_frame
 from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.scratch import remove_abandoned
 
@@ -104,7 +104,7 @@ class Connection:
 
         Raises ExecutorError when it refuses or stays silent, DaemonLostError when it dies.
         """
-        reader, self._writer = await asyncio.open_unix_connection(sock=self._reached.sock)
+        reader, self._writer = await open_streams(self._reached.sock)
         try:
             message, _ = await asyncio.wait_for(read_frame(reader), timeout_s)
         except TimeoutError:

@@ -24,7 +24,14 @@ from functools import partial
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution.door import OpenDoor
 from rlef_lightning.execution.fair import FairLender
-from rlef_lightning.execution.frames import Message, encode, read_frame, report_to_json, tests_from_json
+from rlef_lightning.execution.frames import (
+    Message,
+    encode,
+    open_streams,
+    read_frame,
+    report_to_json,
+    tests_from_json,
+)
 from rlef_lightning.execution.guarantees import Proof
 from rlef_lightning.execution.inside.folders import remove_tree
 from rlef_lightning.execution.inside.kernel import PR_SET_CHILD_SUBREAPER, lower, prctl
@@ -190,7 +197,7 @@ async def live(sock: socket.socket, settings: Settings, folder: str) -> None:
             sweep(os.path.dirname(folder))
             await OpenDoor(sock, folder, serve).until_empty()
         else:
-            await serve(*await asyncio.open_unix_connection(sock=sock))
+            await serve(*await open_streams(sock))
     finally:
         if pool is not None:
             await pool.close()

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 
 from rlef_lightning.errors import ExecutorError
 from rlef_lightning.execution import meeting
+from rlef_lightning.execution.frames import open_streams
 from rlef_lightning.execution.inside.kernel import descendants_of
 
 LINGER_S = 2.0
@@ -86,7 +87,7 @@ class OpenDoor:
         """One client, from its coming to its end."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        reader, writer = await open_streams(sock)
         loop.add_reader(pidfd, writer.transport.abort)
         try:
             await self._serve(reader, writer)

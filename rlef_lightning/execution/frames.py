@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,15 @@ from typing import Any
 from rlef_lightning.types import Interface, Limits, OutputRule, Report, TestCase, TestResult, Verdict
 
 Message = dict[str, Any]
+_READ_BYTES = 64 << 10
+"""At a time. For asyncio's own 256 KiB the C library maps memory anew, which takes ten times as long."""
+
+
+async def open_streams(sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connected Unix socket for frames; it is closed with the writer."""
+    reader, writer = await asyncio.open_unix_connection(sock=sock)
+    writer.transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
+    return reader, writer
 
 
 def encode(message: Mapping[str, Any], *blobs: bytes) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlef_lightning.execution.cgroups import Group
-from rlef_lightning.execution.frames import Message, encode, limits_to_json, read_frame
+from rlef_lightning.execution.frames import Message, encode, limits_to_json, open_streams, read_frame
 from rlef_lightning.execution.inside.kernel import children_of, descendants_of
 from rlef_lightning.execution.place import Place
 from rlef_lightning.execution.runs import NO_EXTRAS, Extras, RunFacts
@@ -100,7 +100,7 @@ class RunnerLink:
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams is None:
-            self._streams = await asyncio.open_unix_connection(sock=self._socket)
+            self._streams = await open_streams(self._socket)
         return self._streams
 
     async def _answer(self, timeout_s: float) -> tuple[Message, list[bytes]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import ctypes
-import fcntl
 import gc
 import io
 import linecache
@@ -28,6 +27,8 @@ from .walls import Walls
 
 STATUS, VALUE, JOB = 3, 4, 5
 """Descriptors of the pipes in the program's process; the second stays where a function is called."""
+LETTER_BYTES = 64 << 10
+"""Read at a time: what a pipe holds."""
 _leave_call, _enter_call = ctypes.pythonapi.Py_LeaveRecursiveCall, ctypes.pythonapi.Py_EnterRecursiveCall
 _leave_call.restype, _leave_call.argtypes = None, []
 _enter_call.argtypes = [ctypes.c_char_p]
@@ -77,24 +78,27 @@ class Letter(NamedTuple):
     @staticmethod
     def receive() -> Letter:
         """Waits for the job; raises EOFError when there will be none."""
-        with open(JOB, "rb", buffering=0) as pipe:
-            return Letter(*marshal.loads(pipe.readall()))
+        parts = []
+        while part := os.read(JOB, LETTER_BYTES):
+            parts.append(part)
+        os.close(JOB)
+        return Letter(*marshal.loads(b"".join(parts)))
 
 
-def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int) -> NoReturn:
+def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int, warm: bool) -> NoReturn:
     """What the forked process does until its end; never returns into the template's loop.
 
     `fds`: the three streams, the write ends for status and value, the read end for the job. `rules`: see
-    `Walls.rules`.
+    `Walls.rules`. `warm`: it has its own copies of the pages that programs write.
     """
     code = 1
     try:
         walls.enclose(rules)
         become_program(fds, folder)
         walls.confine()
-        fresh_interpreter(folder)
-        rehearse()
-        discount_calls()
+        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the template's
+        if not warm:
+            rehearse()
         letter = Letter.receive()
         walls.limit(letter.limits)
         code = run_to_the_end(letter)
@@ -106,19 +110,31 @@ def program_process(folder: str, walls: Walls, fds: Sequence[int], rules: int) -
 
 
 def become_program(fds: Sequence[int], folder: str) -> None:
-    """Own session, the three streams, no other descriptor but the pipes (moved to STATUS, VALUE, JOB)."""
+    """Own session, the three streams, no other descriptor but the pipes (as STATUS, VALUE, JOB).
+
+    The descriptors lie above all of these: see `keep_low_descriptors`.
+    """
     os.setsid()
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32) for fd in fds]
-    for target, fd in enumerate(high):
+    for target, fd in enumerate(fds):
         os.dup2(fd, target, inheritable=target < 3)
-    os.closerange(len(high), OPEN_FILES)  # the runner cannot have others: this is its own limit
+    os.closerange(len(fds), OPEN_FILES)  # the runner cannot have others: this is its own limit
     os.chdir(folder)
 
 
+def keep_low_descriptors() -> None:
+    """In the runner: whatever it opens from now on has a number above those of a program's descriptors."""
+    while (fd := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) <= JOB:
+        pass
+    os.close(fd)
+
+
 def fresh_interpreter(folder: str) -> None:
-    """Makes the forked interpreter look newly started, as far as the runner could not do it (`warm_up`)."""
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # it is the runner's
+    """In the template: makes its interpreter look newly started, as far as the runner could not (`warm_up`).
+
+    To be called from where `program_process` is called.
+    """
     sys.path.insert(0, folder)
+    discount_calls()
 
 
 REHEARSAL = "a, b = map(int, '3 4'.split())\nfor i in range(a):\n    f'{a + b}'\n"
@@ -218,8 +234,8 @@ def execute(job: Letter) -> int:
 def discount_calls() -> None:
     """Lets recursion go as deep as under plain Python, though the bootstrap has calls below the program.
 
-    Two calls above the caller, in `execute`, calls then count from -1: a module run there by `exec`, which
-    counts itself, is where a main module is. Also the compiler's depth depends on that count.
+    Two calls above the caller's place, in `execute`, calls then count from -1: a module run there by `exec`,
+    which counts itself, is where a main module is. Also the compiler's depth depends on that count.
     """
     limit = sys.getrecursionlimit()
     if sys.version_info >= (3, 12):  # calls in C have a count of their own, and cannot be taken off this one

@@ -38,7 +38,9 @@ from .kernel import (
     lower,
     prctl,
 )
-from .program import Job, replace_streams
+from .pages import hand_down_code, open_ring
+from .practice import practise
+from .program import JOB, Job, keep_low_descriptors, replace_streams
 from .spare import Spare
 from .template import Template
 from .tree import kill_and_reap
@@ -48,7 +50,7 @@ from .watch import READ_BYTES, run
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
 # a program that wants a module which is not here pays for its import alone.
 PRELOADED = """
-    __future__ abc array bisect collections collections.abc copy datetime decimal enum fractions functools
+    __future__ abc bisect collections collections.abc copy decimal enum fractions functools
     heapq io itertools json linecache math operator os random re string sys threading time traceback types
     typing
 """
@@ -67,8 +69,10 @@ def main() -> None:
     sys.path.remove(sys.argv[1])  # programs shall not import from there
     options = json.loads(sys.argv[2])
     prctl(PR_SET_NO_NEW_PRIVS, 1)  # programs inherit it
-    control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, 3)
+    control = fcntl.fcntl(options["control_fd"], fcntl.F_DUPFD_CLOEXEC, JOB + 1)
     os.close(options["control_fd"])
+    keep_low_descriptors()
+    ring = open_ring()
     neighbours, missing = namespaces.enter() if options["namespaces"] else (None, "")
     if neighbours is not None:
         options["neighbours"] = neighbours
@@ -85,7 +89,9 @@ def main() -> None:
     walls = Walls(options, folder)
     walls.missing += [missing] if missing else []
     prepare_folder(folder, walls)
-    template = Template(folder, walls)
+    pages = practise(folder, walls) if ring is not None else []
+    prepare_folder(folder, walls)  # no program finds the folder of another, not even of this one
+    template = Template(folder, walls, ring, pages)
     send(control, {"clean": True, "missing": walls.missing, "own_disk": walls.own_disk})
     with contextlib.suppress(EOFError, ConnectionError):
         serve(control, folder, walls, template)
@@ -147,6 +153,7 @@ def warm_up(options: dict[str, Any]) -> None:
     if options["packages"]:
         sys.path += options["packages"]
         importlib.import_module("numpy.random").seed(0)  # as above, for its global functions
+    hand_down_code()
     threading.stack_size(THREAD_STACK_BYTES)  # the default would follow the main thread's big stack
     gc.collect()
     gc.disable()

@@ -19,7 +19,8 @@ from typing import NoReturn
 
 from .clone import CLONE_FILES, CLONE_PARENT, clone
 from .kernel import PR_SET_PDEATHSIG, prctl
-from .program import program_process
+from .pages import Range, pin
+from .program import fresh_interpreter, program_process
 from .walls import Walls
 
 _REQUEST = struct.Struct("7i")
@@ -27,17 +28,21 @@ _NEWBORN = struct.Struct("i")
 
 
 class Template:
-    """The process, as the runner sees it. To be made before the first job."""
+    """The process, as the runner sees it. To be made before the first job.
 
-    def __init__(self, folder: str, walls: Walls):
+    `pages`: those that its copies shall have from the start, pinned by `ring`.
+    """
+
+    def __init__(self, folder: str, walls: Walls, ring: int | None = None, pages: Sequence[Range] = ()):
         self._requests, self._ask = os.pipe2(os.O_CLOEXEC)
         self._told, self._tell = os.pipe2(os.O_CLOEXEC)
         self.pid = clone(CLONE_FILES, signal.SIGCHLD)
         if self.pid == 0:
-            self._live(folder, walls)
+            self._live(folder, walls, ring, pages)
+        self._pidfd = os.pidfd_open(self.pid)
         self._either = select.poll()
-        self._either.register(self._told, select.POLLIN)
-        self._either.register(os.pidfd_open(self.pid), select.POLLIN)
+        for fd in (self._told, self._pidfd):
+            self._either.register(fd, select.POLLIN)
 
     def fork(self, fds: Sequence[int], rules: int) -> None:
         """Asks for a process; `newborn` tells its id. The descriptors stay open in the runner until then."""
@@ -52,10 +57,19 @@ class Template:
             raise OSError(-pid, f"a program's process cannot be forked: {os.strerror(-pid)}")
         return int(pid)
 
-    def _live(self, folder: str, walls: Walls) -> NoReturn:
+    def end(self) -> None:
+        """Ends the process, which must have no live copy, and closes its pipes."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        for fd in (self._requests, self._ask, self._told, self._tell, self._pidfd):
+            os.close(fd)
+
+    def _live(self, folder: str, walls: Walls, ring: int | None, pages: Sequence[Range]) -> NoReturn:
         try:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            pinned = pin(ring, pages)  # programs, and so their filter, have no use for io_uring
             walls.share()
+            fresh_interpreter(folder)
             while True:
                 *fds, rules = _REQUEST.unpack(os.read(self._requests, _REQUEST.size))
                 try:
@@ -63,7 +77,7 @@ class Template:
                 except OSError as error:
                     pid = -(error.errno or 1)
                 if pid == 0:
-                    program_process(folder, walls, fds, rules)
+                    program_process(folder, walls, fds, rules, warm=pinned)
                 os.write(self._tell, _NEWBORN.pack(pid))
         finally:
             os._exit(1)

@@ -17,7 +17,8 @@ from .spare import Spare
 from .tree import kill_and_reap, programs_beside
 from .values import VALUE_BYTES
 
-READ_BYTES = 256 << 10
+READ_BYTES = 64 << 10
+"""At a time; for more than 128 KiB the C library maps memory anew, which takes ten times as long."""
 FIRST_TICK_S, LAST_TICK_S = 0.005, 0.05
 """Seconds between two looks at the clocks: most programs end before the first one."""
 

@@ -1,0 +1,119 @@
+"""A copy of a process has the pages that it will write from the start, where the machine allows that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from sandboxing import Sandbox
+
+from rlef_lightning.execution.inside.pages import Range, open_ring, pin
+
+COPY = """
+import mmap, os, signal, sys
+from rlef_lightning.execution.inside.clone import clone
+from rlef_lightning.execution.inside.pages import Range, hand_down_code, open_ring, pin, written_pages
+
+memory = mmap.mmap(-1, 8 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(8):
+    memory[page * mmap.PAGESIZE] = 1
+import ctypes
+first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) // mmap.PAGESIZE
+
+def own(pid):
+    "Which of the eight a process has for itself."
+    return [
+        page for page in range(8) if any(one.start <= first + page < one.stop for one in written_pages(pid))
+    ]
+
+def in_copy(act):
+    "What a copy that has done something has for itself, seen from outside while it lives."
+    reader, writer = os.pipe()
+    pid = clone(0, signal.SIGCHLD)
+    if pid == 0:
+        act()
+        os.write(writer, b".")
+        signal.pause()
+    os.read(reader, 1)
+    found = own(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return found
+
+def write(*pages):
+    for page in pages:
+        memory[page * mmap.PAGESIZE] = 2
+
+def pinned(*pages):
+    return pin(open_ring(), [Range(first + page, first + page + 1, False) for page in pages])
+"""
+
+
+def in_a_process(code: str) -> str:
+    """What it prints. The copies are made of a process with a single thread."""
+    done = subprocess.run(
+        [sys.executable, "-c", COPY + code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def pinning() -> None:
+    """Skips where the machine does not allow it: io_uring may be forbidden, or locked memory used up."""
+    if in_a_process("print(pinned(0))") != "True":
+        pytest.skip("this machine pins no pages")
+
+
+def test_the_pages_that_a_copy_has_written_are_found() -> None:
+    assert in_a_process("print(in_copy(lambda: write(1, 5)))") == "[1, 5]"
+
+
+def test_a_copy_begins_with_pinned_pages_of_its_own(pinning: None) -> None:
+    assert in_a_process("assert pinned(2, 3, 6); print(in_copy(lambda: None))") == "[2, 3, 6]"
+
+
+def test_what_a_copy_writes_stays_its_own(pinning: None) -> None:
+    assert in_a_process("assert pinned(2); in_copy(lambda: write(2, 3)); print(memory[2 * 4096])") == "1"
+
+
+def test_without_a_ring_nothing_is_pinned() -> None:
+    pages = [Range(1, 2, False)]
+    assert not pin(None, pages)
+    assert not pin(os.sysconf("SC_OPEN_MAX") - 1, pages)  # no such descriptor
+
+
+def test_no_pages_need_no_pinning() -> None:
+    ring = open_ring()
+    assert not pin(ring, [])
+    if ring is not None:
+        os.close(ring)
+
+
+def test_a_copy_begins_with_the_code_that_was_read() -> None:
+    """The kernel counts it as the copy's at once, not when the copy reads it for the first time."""
+    code = """
+import re
+def code_kib():
+    "Resident KiB of code in the copy, by the kernel's list of mappings."
+    reader, writer = os.pipe()
+    pid = clone(0, signal.SIGCHLD)
+    if pid == 0:
+        signal.pause()
+    with open(f"/proc/{pid}/smaps") as file:
+        found = re.findall(r" r-xp .*\\n(?:.*\\n)*?Rss: +([0-9]+) kB", file.read())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return sum(map(int, found))
+before = code_kib()
+hand_down_code()
+print(code_kib() - before)
+"""
+    assert int(in_a_process(code)) > 500
+
+
+def test_programs_begin_with_the_pages_that_they_write(sandbox: Sandbox, pinning: None) -> None:
+    """The smallest program has some 400 faults otherwise."""
+    code = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt < 200)"
+    assert sandbox.run(code, expected="True").passed
