@@ -138,8 +138,14 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def refusal(gaps: Sequence[Finding]) -> str:
-    """Why no program is run: the guarantees that are required and not held, and what to change."""
-    said = "; ".join(f"{gap.name!r}: {gap.reason} ({REMEDIES[gap.name]})" for gap in gaps)
+    """Why no program is run: the guarantees that are required and not held, and what to change.
+
+    A reason that several have in common, such as a runner that dies, is given once.
+    """
+    names: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        names.setdefault((gap.reason, REMEDIES[gap.name]), []).append(repr(gap.name))
+    said = "; ".join(f"{', '.join(those)}: {reason} ({remedy})" for (reason, remedy), those in names.items())
     return (
         f"the sandbox refuses to run programs, because required guarantees do not hold here: {said}. "
         "`rlef doctor` shows what holds with every backend; to go on without one, leave it out of required"

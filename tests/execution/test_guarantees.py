@@ -255,6 +255,12 @@ def test_a_refusal_says_what_was_found_and_what_to_change() -> None:
     assert "leave it out of required" in said
 
 
+def test_a_refusal_gives_a_common_reason_once() -> None:
+    said = refusal([Finding("memory", "a runner died"), Finding("output", "a runner died")])
+    assert "'memory', 'output': a runner died (" in said
+    assert said.count("a runner died") == 1
+
+
 @pytest.mark.skipif(not ROOT, reason="only root has rights to give up")
 def test_a_required_guarantee_that_does_not_hold_ends_the_start(loop: asyncio.AbstractEventLoop) -> None:
     executor = SubprocessExecutor(workers=1, drop_user=False, required=["privileges", "time"])
