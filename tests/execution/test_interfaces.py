@@ -197,15 +197,28 @@ CHEATS = {
     "fills the pipe": "import os\ndef f():\n    for _ in range(99): os.write(4, b'[' * 9999)\n"
     "    os._exit(0)",
     "looks for a result": "import glob, sys\ndef f(): return glob.glob('*') or sys.argv[1:] or 8",
-    "looks up the stack": "import sys\ndef f():\n    frame, found = sys._getframe(), []\n    while frame:\n"
-    "        found += [v for v in frame.f_locals.values() if v == 7 and type(v) is int]\n"
-    "        frame = frame.f_back\n    return found[0] if found else 8",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_cheat_is_not_accepted(sandbox: Sandbox, name: str) -> None:
     assert not value(sandbox, CHEATS[name]).passed
+
+
+UP_THE_STACK = """import sys
+def f():
+    frame, found = sys._getframe(), []
+    while frame:
+        found += [value for value in frame.f_locals.values() if value == 70007]
+        frame = frame.f_back
+    return found[0] if found else 8
+"""
+
+
+def test_the_expected_value_is_not_up_the_stack(sandbox: Sandbox) -> None:
+    """A number that no descriptor has, which do stand there."""
+    assert value(sandbox, UP_THE_STACK.replace("[]", "[70007]"), expected="70007").passed
+    assert value(sandbox, UP_THE_STACK, expected="70007").stdout == "8"
 
 
 SEARCH = """
