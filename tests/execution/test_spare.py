@@ -57,6 +57,7 @@ def test_a_spare_process_that_dies_is_no_verdict(fresh: Sandbox) -> None:
     fresh.assert_healthy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("retries", "wanted"), [(1, ""), (0, "had not begun when its wall limit of 2 s was over")]
 )

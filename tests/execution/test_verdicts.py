@@ -324,6 +324,7 @@ def test_two_hundred_mixed_runs_at_once(sandbox: Sandbox) -> None:
     assert all(sandbox.loop.run_until_complete(all_of_them()))
 
 
+@pytest.mark.slow
 def test_a_worker_is_kept_for_the_next_solution(loop: asyncio.AbstractEventLoop) -> None:
     """Without the bound the sleeping solution has both workers, and the quick one waits for it."""
     sandbox = Sandbox(SubprocessExecutor(workers=2, workers_per_solution=1), loop)

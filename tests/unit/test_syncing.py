@@ -31,6 +31,7 @@ sync(engine, trained, Tokenizer(), 1e-4, Ranks(alone=True), 5.0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stuck", "work"),
     [
