@@ -6,6 +6,7 @@ The runner carries its own copy of these few lines, because it is a single file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -22,7 +23,8 @@ _READ_BYTES = 64 << 10
 async def open_streams(sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connected Unix socket for frames; it is closed with the writer."""
     reader, writer = await asyncio.open_unix_connection(sock=sock)
-    writer.transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
+    with contextlib.suppress(AttributeError):  # the trainer's loop may be another one than asyncio's
+        writer.transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
     return reader, writer
 
 

@@ -1,4 +1,4 @@
-"""The end of an executor that still has something to do."""
+"""An executor in whatever loop its user has: one of another kind, and its end with something still to do."""
 
 from __future__ import annotations
 
@@ -38,3 +38,21 @@ def test_closing_ends_pending_judgements_and_starts_nothing(started: bool) -> No
         assert children(os.getpid()) == before
 
     asyncio.run(main())
+
+
+def test_it_works_in_a_loop_of_another_kind() -> None:
+    """The trainer chooses it; vLLM brings uvloop."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> Report:
+        executor = SubprocessExecutor(workers=1, required=[])
+        try:
+            return await executor.judge(
+                "print(7)", [TestCase(stdin="", expected_stdout="7")], limits=LIMITS, rule=RULE,
+                stop_at_first_failure=False,
+            )  # fmt: skip
+        finally:
+            await executor.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()).passed

@@ -171,3 +171,19 @@ def test_exit_codes_are_those_of_plain_python(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("name", ["exit(2**70)", "stdout gone", "stdout gone, exit(3)", "interrupted"])
 def test_a_failure_at_the_end_is_one(sandbox: Sandbox, name: str) -> None:
     assert sandbox.run(ODD_ENDS[name], expected="7\n").verdict is Verdict.RUNTIME_ERROR
+
+
+LAST_LOOKS = {
+    "the main thread": "import threading\nclass A:\n    def __del__(self):\n"
+    "        print(threading.main_thread().is_alive())\na = A()",
+    "values of a thread": "import threading, time\nkept = threading.local()\nclass A:\n"
+    "    def __del__(self):\n        time.sleep(0.2)\n        print(7)\ndef run():\n    kept.a = A()\n"
+    "threading.Thread(target=run).start()",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAST_LOOKS)
+def test_threads_have_ended_when_a_program_looks_last(tmp_path: Path, name: str) -> None:
+    plain = in_plain_python(LAST_LOOKS[name], tmp_path)
+    assert plain.stdout
+    assert in_the_bootstrap(LAST_LOOKS[name], tmp_path) == plain

@@ -90,6 +90,7 @@ def interpreter() -> str:
 
 
 Start = Callable[..., dict[str, Any]]
+IO_URING_SETUP, IO_URING_REGISTER = 425, 427
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,14 @@ def test_what_is_lacking_is_reported_and_what_is_promised_is_kept(start: Start, 
     assert len(missing) == len(walls)
     assert lost <= set(gaps(found)) <= lost | {"processes"}, gaps(found)
     assert ("hide the CPU time of its children" in str(gaps(found))) is bool(asked.get("no_filters"))
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("call", [IO_URING_SETUP, IO_URING_REGISTER])
+def test_without_io_uring_everything_holds(start: Start, call: int) -> None:
+    found = start(refused=((call, errno.EPERM),), required=NAMES, codes=("print(7)", "print(3 + 4)"))
+    assert gaps(found) == {}
+    assert found["passed"] == [True, True]
 
 
 def test_what_is_required_and_lacking_ends_the_start(start: Start) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sandboxing import Sandbox
 
+import rlef_lightning.execution
+from rlef_lightning.execution import SubprocessExecutor
 from rlef_lightning.execution.inside.pages import Range, open_ring, pin
+
+EXECUTION = str(Path(rlef_lightning.execution.__file__).parent)
+"""From here a runner loads its part."""
 
 COPY = """
 import mmap, os, signal, sys
@@ -117,3 +124,103 @@ def test_programs_begin_with_the_pages_that_they_write(sandbox: Sandbox, pinning
     """The smallest program has some 400 faults otherwise."""
     code = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt < 200)"
     assert sandbox.run(code, expected="True").passed
+
+
+PRACTICE = """
+import os, sys, tempfile
+from inside import practice, template
+from inside.kernel import PR_SET_NO_NEW_PRIVS, prctl
+from inside.program import keep_low_descriptors
+from inside.tree import own_children
+from inside.walls import Walls
+
+keep_low_descriptors()
+prctl(PR_SET_NO_NEW_PRIVS, 1)
+own_children()  # keeps a descriptor
+
+above = tempfile.mkdtemp()
+folder = os.path.join(above, "run")
+os.mkdir(folder)
+readable = ["/usr", "/lib", "/lib64"]
+walls = Walls({"uid": None, "neighbours": None, "readable": readable, "scratch_bytes": None}, folder)
+walls.surround()
+practice._PATIENCE_MS = 2000
+
+def belongings():
+    "Descriptors and children."
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return os.listdir("/proc/self/fd"), file.read()
+
+before = belongings()
+"""
+
+
+def practised(change: str) -> int:
+    """Runs a practice after a change of the code; the number of pages found. Asserts that nothing is left."""
+    code = f"{PRACTICE}{change}\nfound = practice.practise(folder, walls)\n"
+    code += "assert belongings() == before, (before, belongings())\nos.rmdir(folder)\nos.rmdir(above)\n"
+    code += "print(sum(one.stop - one.start for one in found))"
+    return int(as_in_a_runner(code))
+
+
+def as_in_a_runner(code: str) -> str:
+    """What it prints."""
+    code = f"import sys; sys.path.insert(0, sys.argv[1])\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-s", "-P", "-S", "-c", code, EXECUTION],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_practice_finds_the_pages_that_a_program_writes() -> None:
+    """A program needs its stack, its frames, its objects and its counts of references: 300 to 400 pages."""
+    assert 50 < practised("") < 2000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "practice.PRACTICE = 'while True: pass'",
+        "practice.PRACTICE = 'raise SystemExit'",
+        "practice.PRACTICE = '1 / 0'",
+        "template.program_process = lambda *a, **k: os._exit(0)",
+        "template.Template.fork = lambda self, *a: os.kill(self.pid, 9)",
+        "template.Template.fork = lambda self, *a: os.write(self._tell, template._NEWBORN.pack(-11))",
+    ],
+    ids=["hangs", "ends", "fails", "dies", "no template", "no process"],
+)
+def test_practice_that_fails_finds_nothing_and_leaves_nothing(change: str) -> None:
+    assert practised(change) == 0
+
+
+def test_descriptors_below_those_of_programs_are_kept() -> None:
+    code = "import os, sys\nfrom inside.program import JOB, keep_low_descriptors\nos.close(0); os.close(2)\n"
+    code += "keep_low_descriptors()\nprint(os.dup(1) > JOB)"
+    assert as_in_a_runner(code) == "True\n"
+
+
+FIRST_COLLECTION = """
+class A:
+    def __init__(self): self.me = self
+    def __del__(self): ended.append(number)
+ended = []
+for number in range(5000):
+    A()
+    if ended:
+        break
+print(number)
+"""
+
+
+def test_the_first_collection_comes_after_as_many_objects_in_each_runner(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """How many pages were found to be written must not be seen by programs: it differs from run to run."""
+    sandbox = Sandbox(SubprocessExecutor(workers=2, recycle_after=2), loop)
+    try:
+        seen = {sandbox.run(FIRST_COLLECTION).stdout for _ in range(12)}
+    finally:
+        loop.run_until_complete(sandbox.executor.close())
+    assert len(seen) == 1

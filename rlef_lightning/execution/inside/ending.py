@@ -28,8 +28,11 @@ _ENDINGS = ("open", "File", "IO", "Buffered", "detach", "__del__", "__exit__", "
 """Without one of these words in a program, the end of its objects does nothing that can be seen."""
 _WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair)
 """Kinds of files that hold data back, those that write into others first."""
-_exit, _collect = os._exit, gc.collect  # a program may replace them in their modules
-_run_atexit, _count_atexit = atexit._run_exitfuncs, atexit._ncallbacks
+_exit, _collect, _run_atexit = (
+    os._exit,
+    gc.collect,
+    atexit._run_exitfuncs,
+)  # a program may replace them in their modules
 
 
 def exit_code(error: SystemExit) -> int:
@@ -92,8 +95,7 @@ def finish(code: int, program: str, streams: Iterable[io.IOBase]) -> int:
     standard streams, which a program may have taken out of `sys`.
     """
     with contextlib.suppress(BaseException):  # Python, too, calls what fails here ignored
-        if not _is_alone():
-            threading._shutdown()  # type: ignore[attr-defined]
+        threading._shutdown()  # type: ignore[attr-defined]
     _run_atexit()
     if not flush_streams() and code >= 0:
         code = FLUSH_FAILED
@@ -103,12 +105,6 @@ def finish(code: int, program: str, streams: Iterable[io.IOBase]) -> int:
     for stream in streams:  # in CPython, too, what fails from here on does not change the exit code
         _flush(stream)
     return code
-
-
-def _is_alone() -> bool:
-    """True when nothing could tell that `threading` was shut down: no other thread, nothing to be called."""
-    waiting = threading._threading_atexits  # type: ignore[attr-defined]
-    return len(threading._active) == 1 and not waiting and not _count_atexit()  # type: ignore[attr-defined]
 
 
 def flush_streams() -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from array import array
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -48,8 +47,8 @@ class _Buffer(ctypes.Structure):
 def open_ring() -> int | None:
     """Descriptor of what pages are pinned by; None where it is not allowed.
 
-    To be opened while the runner has all its rights: with CAP_IPC_LOCK, its pages do not count towards the
-    user's locked memory (RLIMIT_MEMLOCK).
+    To be opened while the runner has all its rights: if CAP_IPC_LOCK is among them, its pages do not count
+    towards the user's locked memory (RLIMIT_MEMLOCK).
     """
     ring = int(_libc.syscall(_SETUP, 1, ctypes.create_string_buffer(_PARAMETERS_BYTES)))
     return ring if ring >= 0 else None
@@ -88,7 +87,7 @@ def written_pages(pid: int) -> list[Range]:
 
 
 def _own(pagemap: int, start: int, stop: int, of_file: bool) -> Iterator[Range]:
-    entries = array("Q", os.pread(pagemap, 8 * (stop - start), 8 * start))
+    entries = memoryview(os.pread(pagemap, 8 * (stop - start), 8 * start)).cast("Q")
     wanted, mask = _PRESENT | _MAPPED_ONCE, _PRESENT | _MAPPED_ONCE | _OF_FILE_OR_SHARED
     for own, group in groupby(enumerate(entries, start), lambda entry: entry[1] & mask == wanted):
         if own:

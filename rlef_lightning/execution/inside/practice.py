@@ -46,10 +46,10 @@ def practise(folder: str, walls: Walls) -> list[Range]:
 
 @contextlib.contextmanager
 def _waiting_program(folder: str, walls: Walls) -> Iterator[Spare]:
-    """A program's process from a template of its own; neither is left afterwards."""
+    """A program's process from a template of its own; neither is left afterwards. Raises OSError."""
     template = Template(folder, walls)
     try:
-        spare = Spare(template, walls)
+        spare = _made(Spare(template, walls))
         try:
             yield spare
         finally:
@@ -58,3 +58,13 @@ def _waiting_program(folder: str, walls: Walls) -> Iterator[Spare]:
                 os.close(fd)
     finally:
         template.end()
+
+
+def _made(spare: Spare) -> Spare:
+    """The same, once there is a process; raises OSError."""
+    try:
+        _ = spare.pid
+    except OSError:
+        spare.discard()
+        raise
+    return spare

@@ -48,7 +48,8 @@ from .walls import Walls
 from .watch import READ_BYTES, run
 
 # What programs import most. Each further module makes every fork dearer by its mappings, some by 0.2 ms;
-# a program that wants a module which is not here pays for its import alone.
+# a program that wants a module which is not here pays for its import alone: 1.5 ms for datetime, which not
+# one of a thousand solutions to CodeContests, HumanEval and MBPP wants.
 PRELOADED = """
     __future__ abc bisect collections collections.abc copy decimal enum fractions functools
     heapq io itertools json linecache math operator os random re string sys threading time traceback types

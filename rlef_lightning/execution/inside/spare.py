@@ -40,6 +40,11 @@ class Spare:
             os.close(fd)
         return pid
 
+    def discard(self) -> None:
+        """Closes all its pipes; for one whose process could not be made."""
+        for fd in (*self.readers, *self._theirs, self._stdin, self._job):
+            os.close(fd)
+
     def start(self, job: Job) -> float:
         """Gives it its job, once; returns the CPU seconds that it has used until then.
 

@@ -10,6 +10,8 @@ It shares the runner's table of descriptors. The runner is its copies' parent, a
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import select
 import signal
@@ -59,8 +61,9 @@ class Template:
 
     def end(self) -> None:
         """Ends the process, which must have no live copy, and closes its pipes."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has died, and been reaped
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         for fd in (self._requests, self._ask, self._told, self._tell, self._pidfd):
             os.close(fd)
 
@@ -70,6 +73,7 @@ class Template:
             pinned = pin(ring, pages)  # programs, and so their filter, have no use for io_uring
             walls.share()
             fresh_interpreter(folder)
+            gc.freeze()  # else a program's first collection would depend on the number of pages
             while True:
                 *fds, rules = _REQUEST.unpack(os.read(self._requests, _REQUEST.size))
                 try:
